@@ -1,0 +1,1 @@
+//! Feature extraction: dump in, document out.

@@ -3,5 +3,8 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod extract;
+pub mod handshake;
+pub mod http;
 pub mod jobs;
 pub mod reasons;
+pub mod websocket;

@@ -361,3 +361,243 @@ fn hex(digit: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{HeadLimits, HeadStatus, parse_head};
+
+    /// A good upgrade, field by field; a case replaces, removes or adds some.
+    const FIELDS: [(&str, &str); 6] = [
+        ("Host", "h"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Origin", "https://meet.example"),
+    ];
+
+    fn check(line: &str, fields: &[(&str, &[u8])]) -> Result<Upgrade, UpgradeFault> {
+        let mut bytes = format!("{line}\r\n").into_bytes();
+        for (name, value) in fields {
+            bytes.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        let status = parse_head(&bytes, &HeadLimits { bytes_max: 8192, headers_max: 64 });
+        let HeadStatus::Complete { head, .. } = status else { panic!("no head: {status:?}") };
+        accept(&head)
+    }
+
+    fn good_fields() -> Vec<(&'static str, &'static [u8])> {
+        FIELDS.iter().map(|(name, value)| (*name, value.as_bytes())).collect()
+    }
+
+    /// A good upgrade of that target with more fields.
+    fn upgrade(target: &str, more: &[(&str, &[u8])]) -> Upgrade {
+        let mut fields: Vec<(&str, &[u8])> = good_fields();
+        fields.extend_from_slice(more);
+        check(&format!("GET {target} HTTP/1.1"), &fields).unwrap()
+    }
+
+    fn response(upgrade: &Upgrade) -> String {
+        let mut out = Vec::new();
+        upgrade.write_response(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// The example of RFC 6455 1.3, with the first of two subprotocols.
+    #[test]
+    fn response_bytes() {
+        let plain = upgrade("/chat", &[]);
+        assert_eq!(
+            response(&plain),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        );
+        let chosen = upgrade("/chat", &[("Sec-WebSocket-Protocol", b"3.1_LEGACY, 3.1_STANDARD")]);
+        assert!(response(&chosen).ends_with("xOo=\r\nSec-WebSocket-Protocol: 3.1_LEGACY\r\n\r\n"));
+        assert_eq!(chosen.client_type, ClientType::Unsupported);
+    }
+
+    /// Each rule of RFC 6455 4.2.1 by the head that breaks only it.
+    #[test]
+    fn faulty_upgrades() {
+        let replaced = |name: &str, value: Option<&'static str>| -> Vec<(&str, &[u8])> {
+            let mut fields = good_fields();
+            fields.retain(|(found, _)| *found != name);
+            let name = FIELDS.iter().find(|(found, _)| *found == name).unwrap().0;
+            fields.extend(value.map(|value| (name, value.as_bytes())));
+            fields
+        };
+        let with = |name: &'static str, value: &'static str| -> Vec<(&str, &[u8])> {
+            let mut fields = good_fields();
+            fields.push((name, value.as_bytes()));
+            fields
+        };
+        let get = "GET / HTTP/1.1";
+        let twice = |field| UpgradeFault::Twice { field };
+        let cases = [
+            ("POST / HTTP/1.1", good_fields(), UpgradeFault::Method),
+            ("HEAD / HTTP/1.1", good_fields(), UpgradeFault::Method),
+            ("GET / HTTP/1.0", good_fields(), UpgradeFault::Version),
+            (get, replaced("Host", None), UpgradeFault::Host),
+            (get, with("Content-Length", "1"), UpgradeFault::Body),
+            (get, with("Transfer-Encoding", "chunked"), UpgradeFault::Body),
+            (get, replaced("Upgrade", None), UpgradeFault::UpgradeField),
+            (get, replaced("Upgrade", Some("websockets")), UpgradeFault::UpgradeField),
+            (get, replaced("Connection", None), UpgradeFault::ConnectionField),
+            (get, replaced("Connection", Some("keep-alive")), UpgradeFault::ConnectionField),
+            (get, replaced("Sec-WebSocket-Version", None), UpgradeFault::ProtocolVersionMissing),
+            (get, replaced("Sec-WebSocket-Version", Some("8")), UpgradeFault::ProtocolVersion),
+            (get, replaced("Sec-WebSocket-Version", Some("13, 8")), UpgradeFault::ProtocolVersion),
+            (get, replaced("Sec-WebSocket-Version", Some("013")), UpgradeFault::ProtocolVersion),
+            (get, with("Sec-WebSocket-Version", "13"), twice("Sec-WebSocket-Version")),
+            (get, replaced("Sec-WebSocket-Key", None), UpgradeFault::Key),
+            (get, replaced("Sec-WebSocket-Key", Some("")), UpgradeFault::Key),
+            (get, replaced("Sec-WebSocket-Key", Some("dGhlIHNhbXBsZSBub25jZQ=")), UpgradeFault::Key),
+            (get, replaced("Sec-WebSocket-Key", Some("dGhlIHNhbXBsZSBub25jZQAA==")), UpgradeFault::Key),
+            (get, replaced("Sec-WebSocket-Key", Some("dGhl-HNhbXBsZSBub25jZQ==")), UpgradeFault::Key),
+            (get, with("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), twice("Sec-WebSocket-Key")),
+            (get, with("Origin", "https://evil.example"), twice("Origin")),
+            (get, with("Sec-WebSocket-Protocol", "a b"), UpgradeFault::Protocol),
+            (get, with("Sec-WebSocket-Protocol", "ok, no/token"), UpgradeFault::Protocol),
+            (get, with("Sec-WebSocket-Protocol", "\u{e4}"), UpgradeFault::Protocol),
+            (get, with("Sec-WebSocket-Protocol", "a\tX: y"), UpgradeFault::Protocol),
+        ];
+        for (line, fields, expected) in cases {
+            let shown = format!("{line} {fields:?}");
+            assert_eq!(check(line, &fields).unwrap_err(), expected, "{shown}");
+        }
+        assert_eq!(UpgradeFault::ProtocolVersion.refusal(), Refusal::UpgradeRequired);
+        assert_eq!(UpgradeFault::Key.refusal(), Refusal::BadRequest);
+    }
+
+    /// What real peers and proxies send in other forms is granted all the same.
+    #[test]
+    fn tolerated_upgrades() {
+        let cases: [&[(&str, &[u8])]; 6] = [
+            &[("Connection", b"keep-alive"), ("Upgrade", b"h2c")],
+            &[("Content-Length", b"0")],
+            &[("Sec-WebSocket-Protocol", b"")],
+            &[("Sec-WebSocket-Protocol", b" , a,,a")],
+            &[("Sec-WebSocket-Extensions", b"permessage-deflate; client_max_window_bits")],
+            &[("User-Agent", b"one"), ("User-Agent", b"two")],
+        ];
+        for more in cases {
+            let granted = upgrade("/", more);
+            assert!(!response(&granted).contains("xtensions"));
+        }
+        let key: (&str, &[u8]) = ("Sec-WebSocket-Key", b"abcdefghijklmnopqrstuv==");
+        let mut fields = good_fields();
+        fields.retain(|(name, _)| *name != key.0);
+        fields.push(key);
+        assert!(check("GET / HTTP/1.1", &fields).is_ok(), "unused bits of the key's last digit are set");
+    }
+
+    /// The first offered protocol decides the dialect, whatever stands behind it.
+    #[test]
+    fn protocols() {
+        let cases: [(&[&[u8]], &str, ClientType); 5] = [
+            (&[], "", ClientType::Unsupported),
+            (&[b"3.1_STANDARD"], "3.1_STANDARD", ClientType::Rtcstats),
+            (&[b"3.0_JVB , 3.1_STANDARD"], "3.0_JVB", ClientType::Jvb),
+            (&[b",", b"1.0_JICOFO", b"3.1_STANDARD"], "1.0_JICOFO", ClientType::Jicofo),
+            (&[b"!#$%&'*+-.^_`|~09azAZ"], "!#$%&'*+-.^_`|~09azAZ", ClientType::Unsupported),
+        ];
+        for (offered, protocol, client_type) in cases {
+            let more: Vec<(&str, &[u8])> =
+                offered.iter().map(|offer| ("Sec-WebSocket-Protocol", *offer)).collect();
+            let granted = upgrade("/", &more);
+            assert_eq!((granted.protocol.as_str(), granted.client_type), (protocol, client_type));
+        }
+    }
+
+    /// Session, reconnect flag and token are read from the query; the token is in nothing that is kept.
+    #[test]
+    fn queries() {
+        // target -> what is kept of it, id, isReconnect, token
+        let cases = [
+            ("/", "/", None, false, None),
+            ("/room?", "/room?", None, false, None),
+            (
+                "/r?statsSessionId=a-1_B&isReconnect=true",
+                "/r?statsSessionId=a-1_B&isReconnect=true",
+                Some("a-1_B"),
+                true,
+                None,
+            ),
+            (
+                "/r?isReconnect=false&statsSessionId=a",
+                "/r?isReconnect=false&statsSessionId=a",
+                Some("a"),
+                false,
+                None,
+            ),
+            ("/r?isReconnect=TRUE", "/r?isReconnect=TRUE", None, false, None),
+            ("/r?isReconnect=true+", "/r?isReconnect=true+", None, false, None),
+            ("/r?isReconnect=%74rue", "/r?isReconnect=%74rue", None, true, None),
+            ("/r?stats%53essionId=%61", "/r?stats%53essionId=%61", Some("a"), false, None),
+            (
+                "/r?statsSessionId=a&statsSessionId=b",
+                "/r?statsSessionId=a&statsSessionId=b",
+                Some("a"),
+                false,
+                None,
+            ),
+            ("/r?statsSessionId=..%2Fa", "/r?statsSessionId=..%2Fa", None, false, None),
+            ("/r?statsSessionId=a%00", "/r?statsSessionId=a%00", None, false, None),
+            ("/r?statsSessionId=", "/r?statsSessionId=", None, false, None),
+            ("/r?x?statsSessionId=a", "/r?x?statsSessionId=a", None, false, None),
+            ("/r?a=%zz&b=%4&c=%", "/r?a=%zz&b=%4&c=%", None, false, None),
+            ("/r?rtcstats-token=x.y-z", "/r", None, false, Some("x.y-z")),
+            ("/r?a=1&rtcstats%2Dtoken=x%2By&&b=2&rtcstats-token=q", "/r?a=1&&b=2", None, false, Some("x+y")),
+            ("ws://h?rtcstats-token=x", "/", None, false, Some("x")),
+        ];
+        for (target, kept, id, is_reconnect, token) in cases {
+            let granted = upgrade(target, &[]);
+            assert_eq!(granted.target, kept, "{target}");
+            assert_eq!(granted.session_id.as_ref().map(SessionId::as_str), id, "{target}");
+            assert_eq!(granted.is_reconnect, is_reconnect, "{target}");
+            assert_eq!(granted.token.as_ref().map(Token::reveal), token, "{target}");
+            assert!(granted.connection_info("").url.ends_with(kept), "{target}");
+        }
+    }
+
+    /// The header's token wins over the URL's, other schemes are no tokens, and no `Debug` form shows one.
+    #[test]
+    fn bearer_tokens() {
+        let token = |more: &[(&str, &[u8])], target| upgrade(target, more).token;
+        let revealed = |token: Option<Token>| token.map(|token| token.reveal().to_owned());
+        assert_eq!(
+            revealed(token(&[("Authorization", b"bearer  s3cret")], "/?rtcstats-token=url")),
+            Some("s3cret".into())
+        );
+        assert_eq!(
+            revealed(token(&[("Authorization", b"Basic s3cret")], "/?rtcstats-token=url")),
+            Some("url".into())
+        );
+        assert_eq!(token(&[("Authorization", b"Bearer")], "/"), None);
+        let shown = format!("{:?}", upgrade("/?rtcstats-token=s3cret&a=b", &[]));
+        assert!(shown.contains("Token(***)") && !shown.contains("s3cret"), "{shown}");
+    }
+
+    /// Texts of the peer keep what is readable and lose control characters; forwarding fields are handed on as they are.
+    #[test]
+    fn texts_of_the_peer() {
+        let granted = upgrade(
+            "/r?a",
+            &[
+                ("User-Agent", b"M\xfcller\t\xc2\x85\xe2\x82\xac"),
+                ("X-Forwarded-For", b"203.0.113.7, 10.0.0.1"),
+                ("X-Forwarded-For", b"10.0.0.2"),
+                ("Forwarded", b"for=\"[2001:db8::1]:4711\""),
+            ],
+        );
+        assert_eq!(granted.user_agent, "M\u{fffd}ller  \u{20ac}");
+        assert_eq!(granted.forwarding.x_forwarded_for.as_deref(), Some("203.0.113.7, 10.0.0.1, 10.0.0.2"));
+        assert_eq!(granted.forwarding.forwarded.as_deref(), Some("for=\"[2001:db8::1]:4711\""));
+        let info = granted.connection_info("safari");
+        assert_eq!(info.url, "https://meet.example/r?a");
+        assert_eq!((info.stats_format, info.client_type), ("safari", "UNSUPPORTED_CLIENT"));
+    }
+}

@@ -76,7 +76,7 @@ pub enum HttpFault {
     /// See [`METHOD_BYTES_MAX`].
     #[error("request method is longer than {METHOD_BYTES_MAX} bytes")]
     MethodTooLong,
-    /// `PRI * HTTP/2.0`.
+    /// The method that is reserved for the preface `PRI * HTTP/2.0` (RFC 9113 3.4).
     #[error("HTTP/2 is not spoken here, only HTTP/1.1 and WebSocket over it")]
     Http2,
     /// Neither origin-form nor absolute-form.
@@ -237,6 +237,7 @@ pub fn parse_head<'b>(bytes: &'b [u8], limits: &HeadLimits) -> HeadStatus<'b> {
     match bytes {
         [0x16] => return HeadStatus::Incomplete,
         [0x16, 0x03, ..] => return HeadStatus::TlsClientHello,
+        [b'P', b'R', b'I', b' ', ..] => return HeadStatus::Refused(HttpFault::Http2),
         _ => {}
     }
     let within = bytes.get(..limits.bytes_max).unwrap_or(bytes);
@@ -260,7 +261,6 @@ fn parse_within<'b>(bytes: &'b [u8], limits: &HeadLimits) -> Result<Option<(usiz
         Ok(httparse::Status::Complete(head_len)) => Some(head_len),
         Ok(httparse::Status::Partial) => None,
         Err(httparse::Error::TooManyHeaders) => return Err(HttpFault::TooManyHeaders { headers_max }),
-        Err(httparse::Error::Version) if request.method == Some("PRI") => return Err(HttpFault::Http2),
         Err(error) => return Err(HttpFault::Malformed(error)),
     };
     let head_bytes = head_len.and_then(|len| bytes.get(..len)).unwrap_or(bytes);
@@ -454,4 +454,311 @@ fn status_line(refusal: Refusal) -> Option<(u16, &'static str)> {
         Refusal::Vanished => return None,
     };
     refusal.status().map(|status| (status, phrase))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes_max: 512, headers_max: 8 };
+
+    /// The result of [`parse_head`] in a form that can be compared.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        Incomplete,
+        Complete { head_len: usize, method: Method, target: String, body: Body },
+        Tls,
+        Refused(HttpFault),
+    }
+
+    fn check(bytes: &[u8]) -> Seen {
+        match parse_head(bytes, &LIMITS) {
+            HeadStatus::Incomplete => Seen::Incomplete,
+            HeadStatus::Complete { head_len, head } => Seen::Complete {
+                head_len,
+                method: head.method,
+                target: head.target.into_owned(),
+                body: head.body,
+            },
+            HeadStatus::TlsClientHello => Seen::Tls,
+            HeadStatus::Refused(fault) => Seen::Refused(fault),
+        }
+    }
+
+    /// A head of these lines, the empty one added.
+    fn head(lines: &[&str]) -> Vec<u8> {
+        lines.iter().chain([&""]).flat_map(|line| [line, "\r\n"]).collect::<String>().into_bytes()
+    }
+
+    /// Every proper prefix of a good head is incomplete, and bytes behind it change nothing.
+    #[test]
+    fn every_split_point_of_a_head() {
+        let good = head(&["", "GET /a?b=c HTTP/1.1", "Host: h", "X:", "User-Agent: \u{fc} \u{20ac}"]);
+        for end in 0..good.len() {
+            assert_eq!(check(&good[..end]), Seen::Incomplete, "{end}");
+        }
+        for tail in [b"".as_slice(), b"\x81\x80mask", b"\r\n", b"\0\n\0", &[b'x'; 1000]] {
+            let expected = Seen::Complete {
+                head_len: good.len(),
+                method: Method::Get,
+                target: "/a?b=c".into(),
+                body: Body::None,
+            };
+            assert_eq!(check(&[&good, tail].concat()), expected);
+        }
+    }
+
+    /// What is no head is refused when its first impossible byte arrives, not when the head should end.
+    #[test]
+    fn garbage_is_refused_at_once() {
+        use httparse::Error::{HeaderName, HeaderValue, NewLine, Token, Version};
+        let malformed = |error| Seen::Refused(HttpFault::Malformed(error));
+        let cases: [(&[u8], Seen); 20] = [
+            (b"\0", malformed(Token)),
+            (b"hello\r", malformed(Token)),
+            (b"{", malformed(Token)),
+            (b"\x80", malformed(Token)),
+            (b" ", malformed(Token)),
+            (b"GET  ", malformed(Token)),
+            (b"GET /\r", malformed(Token)),
+            (b"GET /a b", malformed(Version)),
+            (b"GET / HTTP/2", malformed(Version)),
+            (b"GET / HTTP/1.2", malformed(Version)),
+            (b"GET / h", malformed(Version)),
+            (b"GET / HTTP/1.1\rX", malformed(NewLine)),
+            (b"GET / HTTP/1.1\n", Seen::Refused(HttpFault::BareLineFeed)),
+            (b"GET / HTTP/1.1\r\nHost: h\n", Seen::Refused(HttpFault::BareLineFeed)),
+            (b"\n", Seen::Refused(HttpFault::BareLineFeed)),
+            (b"GET / HTTP/1.1\r\nHost ", malformed(HeaderName)),
+            (b"GET / HTTP/1.1\r\nA: b\r\n ", malformed(HeaderName)),
+            (b"GET / HTTP/1.1\r\nA: b\0", malformed(HeaderValue)),
+            (b"GET / HTTP/1.1\r\nA: b\rX", malformed(HeaderValue)),
+            (b"PRI ", Seen::Refused(HttpFault::Http2)),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(check(bytes), expected, "{:?}", bytes.escape_ascii().to_string());
+            let (_, before) = bytes.split_last().unwrap();
+            assert_eq!(
+                check(before),
+                Seen::Incomplete,
+                "one byte less of {:?}",
+                bytes.escape_ascii().to_string()
+            );
+        }
+    }
+
+    /// A method that never ends is refused before the head is too large, after empty lines too.
+    #[test]
+    fn endless_method() {
+        let letters = "A".repeat(METHOD_BYTES_MAX);
+        assert_eq!(check(letters.as_bytes()), Seen::Incomplete);
+        for long in [format!("{letters}A"), format!("\r\n{letters}A"), format!("{letters}A / HTTP/1.1\r\n")] {
+            assert_eq!(check(long.as_bytes()), Seen::Refused(HttpFault::MethodTooLong), "{long:?}");
+        }
+    }
+
+    /// The first bytes of TLS are told apart from garbage; one byte decides nothing.
+    #[test]
+    fn tls_is_recognised() {
+        assert_eq!(check(b"\x16"), Seen::Incomplete);
+        assert_eq!(check(b"\x16\x03"), Seen::Tls);
+        assert_eq!(check(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"), Seen::Tls);
+        assert_eq!(check(b"\x16\x04"), Seen::Refused(HttpFault::Malformed(httparse::Error::Token)));
+    }
+
+    /// Exactly the allowed number of bytes and fields passes, wherever the input is cut; one more is refused.
+    #[test]
+    fn limits_are_exact() {
+        let sized = |size: usize| {
+            let empty = head(&["GET / HTTP/1.1", "Host: h", "A: "]).len();
+            head(&["GET / HTTP/1.1", "Host: h", &format!("A: {}", "x".repeat(size - empty))])
+        };
+        let too_long = Seen::Refused(HttpFault::TooLong { head_bytes_max: LIMITS.bytes_max });
+        assert!(matches!(check(&sized(LIMITS.bytes_max)), Seen::Complete { head_len: 512, .. }));
+        assert_eq!(check(&sized(LIMITS.bytes_max + 1)), too_long);
+        assert_eq!(check(&sized(LIMITS.bytes_max + 1)[..LIMITS.bytes_max]), too_long);
+        assert_eq!(check(&sized(LIMITS.bytes_max + 1)[..LIMITS.bytes_max - 1]), Seen::Incomplete);
+        assert_eq!(check("\r\n".repeat(LIMITS.bytes_max).as_bytes()), too_long);
+
+        let mut lines = vec!["GET / HTTP/1.1", "Host: h"];
+        lines.resize(1 + LIMITS.headers_max, "A: b");
+        assert!(matches!(check(&head(&lines)), Seen::Complete { .. }));
+        lines.push("A: b");
+        assert_eq!(
+            check(&head(&lines)),
+            Seen::Refused(HttpFault::TooManyHeaders { headers_max: LIMITS.headers_max })
+        );
+    }
+
+    /// The forms of a request target (RFC 9112 3.2).
+    #[test]
+    fn targets() {
+        let cases = [
+            ("GET", "/", Ok("/")),
+            ("GET", "//a/../b?x=%00&y", Ok("//a/../b?x=%00&y")),
+            ("GET", "/caf\u{e9}|^`{}", Ok("/caf\u{e9}|^`{}")),
+            ("GET", "http://host:80/a?b", Ok("/a?b")),
+            ("GET", "WSS://[::1]:80", Ok("/")),
+            ("GET", "http://host?b", Ok("/?b")),
+            ("OPTIONS", "*", Ok("*")),
+            ("GET", "*", Err(HttpFault::Target)),
+            ("CONNECT", "host:443", Err(HttpFault::Target)),
+            ("GET", "a", Err(HttpFault::Target)),
+            ("GET", "ftp://host/", Err(HttpFault::Target)),
+            ("GET", "http:///a", Err(HttpFault::Target)),
+            ("GET", "http://user@host/a", Err(HttpFault::Target)),
+            ("GET", "/a#b", Err(HttpFault::Target)),
+            ("GET", "/a\u{85}b", Err(HttpFault::Target)),
+        ];
+        for (method, target, expected) in cases {
+            let seen = check(&head(&[&format!("{method} {target} HTTP/1.1"), "Host: h"]));
+            match (seen, expected) {
+                (Seen::Complete { target: seen, .. }, Ok(expected)) => assert_eq!(seen, expected),
+                (Seen::Refused(fault), Err(expected)) => assert_eq!(fault, expected, "{target}"),
+                (seen, expected) => panic!("{method} {target}: {seen:?} instead of {expected:?}"),
+            }
+        }
+        // Known as soon as the target is complete.
+        assert_eq!(check(b"GET a HTTP/1."), Seen::Refused(HttpFault::Target));
+    }
+
+    /// Fields that two readers could understand differently are refused; the others are not.
+    #[test]
+    fn host_and_body_framing() {
+        let cases: [(&[&str], Result<Body, HttpFault>); 21] = [
+            (&["Host: h"], Ok(Body::None)),
+            (&["hOST:h:80"], Ok(Body::None)),
+            (&["Host:"], Ok(Body::None)),
+            (&[], Ok(Body::None)),
+            (&["Host: h", "Host: h"], Err(HttpFault::HostTwice)),
+            (&["Host: a, b"], Err(HttpFault::HostMalformed)),
+            (&["Host: a/b"], Err(HttpFault::HostMalformed)),
+            (&["Host: a@b"], Err(HttpFault::HostMalformed)),
+            (&["Content-Length: 0"], Ok(Body::None)),
+            (&["Content-Length: 5"], Ok(Body::Length(5))),
+            (&["Content-Length: 5", "Content-Length: 5"], Err(HttpFault::BodyFraming)),
+            (&["Content-Length: 5, 5"], Err(HttpFault::BodyFraming)),
+            (&["Content-Length: +5"], Err(HttpFault::BodyFraming)),
+            (&["Content-Length: -1"], Err(HttpFault::BodyFraming)),
+            (&["Content-Length:"], Err(HttpFault::BodyFraming)),
+            (&["Content-Length: 18446744073709551616"], Err(HttpFault::BodyFraming)),
+            (&["Transfer-Encoding: Chunked"], Ok(Body::Chunked)),
+            (&["Transfer-Encoding: gzip, chunked"], Err(HttpFault::BodyFraming)),
+            (&["Transfer-Encoding: identity"], Err(HttpFault::BodyFraming)),
+            (&["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], Err(HttpFault::BodyFraming)),
+            (&["Transfer-Encoding: chunked", "Content-Length: 0"], Err(HttpFault::BodyFraming)),
+        ];
+        for (fields, expected) in cases {
+            let seen = check(&head(&[&["POST / HTTP/1.1"], fields].concat()));
+            match (seen, expected) {
+                (Seen::Complete { body, .. }, Ok(expected)) => assert_eq!(body, expected, "{fields:?}"),
+                (Seen::Refused(fault), Err(expected)) => assert_eq!(fault, expected, "{fields:?}"),
+                (seen, expected) => panic!("{fields:?}: {seen:?} instead of {expected:?}"),
+            }
+        }
+        assert_eq!(
+            check(&head(&["POST / HTTP/1.0", "Transfer-Encoding: chunked"])),
+            Seen::Refused(HttpFault::BodyFraming)
+        );
+    }
+
+    /// List fields are read over all their lines, without regard to case, blanks and empty elements.
+    #[test]
+    fn list_elements() {
+        let bytes = head(&[
+            "GET / HTTP/1.1",
+            "Connection: keep-alive ,, UPGRADE\t",
+            "connection:",
+            "CONNECTION: x y",
+        ]);
+        let HeadStatus::Complete { head, .. } = parse_head(&bytes, &LIMITS) else { panic!("incomplete") };
+        let elements: Vec<&[u8]> = head.elements("connection").collect();
+        assert_eq!(elements, [b"keep-alive".as_slice(), b"UPGRADE", b"x y"]);
+        assert!(head.lists("connection", "upgrade") && !head.lists("connection", "x"));
+    }
+
+    /// Where heads lead (issue "a session", contract 5).
+    #[test]
+    fn routes() {
+        const UPGRADE: &str = "Upgrade: WebSocket";
+        const KEY: &str = "Sec-WebSocket-Key: x";
+        let cases: [(&str, &[&str], Result<Route, HttpFault>); 17] = [
+            ("GET /healthcheck HTTP/1.1", &["Host: h"], Ok(Route::Health)),
+            ("HEAD /bindcheck?x=1 HTTP/1.1", &["Host: h"], Ok(Route::Health)),
+            ("GET /healthcheck HTTP/1.1", &[], Ok(Route::Health)),
+            ("GET /bindcheck HTTP/1.0", &[], Ok(Route::Health)),
+            ("GET /healthcheck HTTP/1.1", &["Upgrade: h2c"], Ok(Route::Health)),
+            ("POST /healthcheck HTTP/1.1", &["Host: h"], Err(HttpFault::MethodNotAllowed)),
+            ("OPTIONS /bindcheck HTTP/1.1", &["Host: h"], Err(HttpFault::MethodNotAllowed)),
+            ("get /bindcheck HTTP/1.1", &["Host: h"], Err(HttpFault::MethodNotAllowed)),
+            ("GET /healthcheck/ HTTP/1.1", &["Host: h"], Err(HttpFault::NotFound)),
+            ("GET / HTTP/1.1", &["Host: h"], Err(HttpFault::NotFound)),
+            ("POST / HTTP/1.0", &[], Err(HttpFault::NotFound)),
+            ("OPTIONS * HTTP/1.1", &["Host: h"], Err(HttpFault::NotFound)),
+            ("GET / HTTP/1.1", &[], Err(HttpFault::HostMissing)),
+            ("GET / HTTP/1.1", &[UPGRADE], Ok(Route::Upgrade)),
+            ("GET /healthcheck HTTP/1.1", &["Upgrade: h2c, websocket"], Ok(Route::Upgrade)),
+            ("POST / HTTP/1.1", &[UPGRADE], Ok(Route::Upgrade)),
+            ("GET / HTTP/1.1", &[KEY], Ok(Route::Upgrade)),
+        ];
+        for (line, fields, expected) in cases {
+            let bytes = head(&[&[line], fields].concat());
+            let HeadStatus::Complete { head, .. } = parse_head(&bytes, &LIMITS) else { panic!("{line}") };
+            assert_eq!(route(&head), expected, "{line} {fields:?}");
+        }
+    }
+
+    fn refusal(refusal: Refusal, reason: &str, method: Method) -> String {
+        let mut out = Vec::new();
+        write_refusal(&mut out, refusal, reason, method);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// The answers, byte for byte.
+    #[test]
+    fn answers() {
+        let mut ok = Vec::new();
+        write_ok(&mut ok);
+        assert_eq!(ok, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        assert_eq!(
+            refusal(Refusal::NotFound, "no", Method::Get),
+            "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\
+             Connection: close\r\n\r\nno\n"
+        );
+        assert_eq!(
+            refusal(Refusal::MethodNotAllowed, "no", Method::Head),
+            "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\
+             Connection: close\r\nAllow: GET, HEAD\r\n\r\n"
+        );
+        assert_eq!(
+            refusal(Refusal::UpgradeRequired, "no", Method::Get),
+            "HTTP/1.1 426 Upgrade Required\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\
+             Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\nno\n"
+        );
+        for limited in [Refusal::TooManyRequests, Refusal::Draining, Refusal::DiskFull] {
+            assert!(refusal(limited, "no", Method::Other).contains("\r\nRetry-After: 5\r\n"));
+        }
+        assert_eq!(refusal(Refusal::Vanished, "no", Method::Other), "");
+    }
+
+    /// A reason stays one line, and its length is counted in bytes.
+    #[test]
+    fn reasons_cannot_split_an_answer() {
+        let answer = refusal(Refusal::BadRequest, "a\r\nX: y\u{85}\u{20ac}", Method::Other);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, "a  X: y \u{20ac}\n");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+    }
+
+    /// Every refusal is answered with the status that is counted for it.
+    #[test]
+    fn every_refusal_has_its_status_line() {
+        for one in Refusal::ALL {
+            let answer = refusal(*one, "no", Method::Other);
+            match one.status() {
+                Some(status) => assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}"),
+                None => assert_eq!(answer, ""),
+            }
+        }
+    }
 }

@@ -352,3 +352,235 @@ fn take_frame<'i>(input: &mut &'i mut [u8], header_size: usize, length: u64) -> 
 fn skip<'i>(input: &mut &'i mut [u8], count: usize) -> &'i mut [u8] {
     input.split_off_mut(..count.min(input.len())).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reasons::CloseReason;
+
+    const LIMITS: FrameLimits = FrameLimits { message_bytes_max: 1000, message_fragments_max: 4 };
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+    /// A frame of a client: first byte, payload in its shortest form.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let length = match payload.len() {
+            short @ 0..=125 => vec![0x80 | u8::try_from(short).unwrap()],
+            long => [&[0x80 | 126], u16::try_from(long).unwrap().to_be_bytes().as_slice()].concat(),
+        };
+        let masked: Vec<u8> =
+            payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        [&[first], length.as_slice(), &MASK, &masked].concat()
+    }
+
+    /// All events of one piece of input.
+    fn events(decoder: &mut Decoder, bytes: &[u8]) -> Result<Vec<Event<'static>>, Violation> {
+        let mut buffer = bytes.to_vec();
+        let mut input = buffer.as_mut_slice();
+        let mut events = Vec::new();
+        while let Some(event) = decoder.feed(&mut input, &LIMITS)? {
+            events.push(event.into_owned());
+        }
+        assert!(input.is_empty(), "None means that the input is used up");
+        Ok(events)
+    }
+
+    fn violation(bytes: &[u8]) -> Option<Violation> {
+        let mut decoder = Decoder::default();
+        let result = events(&mut decoder, bytes).err();
+        if result.is_some() {
+            assert!(decoder.is_closed() && decoder.held_bytes() == 0, "a violation ends the stream");
+            assert_eq!(events(&mut decoder, &frame(0x81, b"more")), Ok(vec![]));
+        }
+        result
+    }
+
+    fn text(text: &str) -> Event<'_> {
+        Event::Text(text.into())
+    }
+
+    /// Rules that are told at the header, before any payload and so before it could cost anything.
+    #[test]
+    fn violations_of_headers() {
+        let high = |length: u64| [&[0x82, 0xff], length.to_be_bytes().as_slice(), &MASK].concat();
+        let too_big = |size_bytes| Violation::MessageTooBig { size_bytes, size_bytes_max: 1000 };
+        let cases = [
+            (vec![0x81, 0x05], Violation::Unmasked),
+            (vec![0x88, 0x00], Violation::Unmasked),
+            (frame(0xc1, b""), Violation::ReservedBits),
+            (frame(0xa2, b""), Violation::ReservedBits),
+            (frame(0x99, b""), Violation::ReservedBits),
+            (frame(0x83, b""), Violation::ReservedOpcode { opcode: 3 }),
+            (frame(0x07, b""), Violation::ReservedOpcode { opcode: 7 }),
+            (frame(0x8b, b""), Violation::ReservedOpcode { opcode: 11 }),
+            (frame(0x8f, b""), Violation::ReservedOpcode { opcode: 15 }),
+            (frame(0x08, b""), Violation::FragmentedControl),
+            (frame(0x09, b""), Violation::FragmentedControl),
+            (frame(0x0a, b""), Violation::FragmentedControl),
+            (vec![0x89, 0xfe, 0, 126, 1, 2, 3, 4], Violation::ControlTooLong { size_bytes: 126 }),
+            (frame(0x80, b""), Violation::NothingToContinue),
+            (frame(0x00, b""), Violation::NothingToContinue),
+            ([frame(0x01, b"a"), frame(0x81, b"")].concat(), Violation::MessageInMessage),
+            ([frame(0x02, b"a"), frame(0x01, b"")].concat(), Violation::MessageInMessage),
+            (vec![0x82, 0xfe, 0, 125, 1, 2, 3, 4], Violation::LongLength { size_bytes: 125 }),
+            (high(125), Violation::LongLength { size_bytes: 125 }),
+            (high(65535), Violation::LongLength { size_bytes: 65535 }),
+            (high(1 << 63), Violation::LengthHighBit),
+            (high(u64::MAX), Violation::LengthHighBit),
+            (high((1 << 63) - 1), too_big((1 << 63) - 1)),
+            (high(65536), too_big(65536)),
+            (vec![0x81, 0xfe, 0x03, 0xe9, 1, 2, 3, 4], too_big(1001)),
+            ([frame(0x01, &[b'a'; 999]), vec![0x80, 0x82, 1, 2, 3, 4]].concat(), too_big(1001)),
+            (
+                [frame(0x01, b"a"), frame(0x00, b"").repeat(4)].concat(),
+                Violation::TooManyFragments { fragments: 5, fragments_max: 4 },
+            ),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(violation(&bytes), Some(expected), "{bytes:x?}");
+            let (_, before) = bytes.split_last().unwrap();
+            assert_eq!(violation(before), None, "one byte less of {bytes:x?}");
+        }
+    }
+
+    /// Rules about payloads.
+    #[test]
+    fn violations_of_payloads() {
+        let cases = [
+            (frame(0x88, b"\x03"), Violation::HalfCloseCode),
+            (frame(0x88, b"\x03\xe8\xff"), Violation::ReasonNotUtf8),
+            (frame(0x88, b"\x03\xe8\xe2\x82"), Violation::ReasonNotUtf8),
+            (frame(0x81, b"\xff"), Violation::TextNotUtf8),
+            (frame(0x81, b"\xe2\x82"), Violation::TextNotUtf8),
+            (frame(0x81, b"\xed\xa0\x80"), Violation::TextNotUtf8),
+            ([frame(0x01, b"\xe2\x82"), frame(0x80, b"")].concat(), Violation::TextNotUtf8),
+            ([frame(0x01, b"\xe2\x82"), frame(0x00, b"\x41")].concat(), Violation::TextNotUtf8),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(violation(&bytes), Some(expected), "{bytes:x?}");
+        }
+    }
+
+    /// RFC 6455 7.4: which close codes may be sent.
+    #[test]
+    fn close_codes() {
+        let good = (1000..=1003).chain(1007..=1013).chain([3000, 3001, 3002, 3999, 4000, 4999]);
+        for code in good {
+            let mut decoder = Decoder::default();
+            let expected = Event::Close { code: Some(code), reason: "x".into() };
+            let bytes = frame(0x88, &[&code.to_be_bytes(), b"x".as_slice()].concat());
+            assert_eq!(events(&mut decoder, &bytes), Ok(vec![expected]), "{code}");
+        }
+        for code in [0_u16, 1, 999, 1004, 1005, 1006, 1014, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
+            assert_eq!(violation(&frame(0x88, &code.to_be_bytes())), Some(Violation::CloseCode { code }));
+        }
+    }
+
+    /// Violations end with the codes of RFC 6455 7.4.1, and their texts fit into a close frame.
+    #[test]
+    fn violations_have_reasons() {
+        let big = Violation::MessageTooBig { size_bytes: u64::MAX, size_bytes_max: usize::MAX };
+        assert_eq!(big.close_reason(), CloseReason::MessageTooBig);
+        assert!(big.to_string().len() <= super::super::REASON_BYTES_MAX, "{big}");
+        assert_eq!(Violation::TextNotUtf8.close_reason(), CloseReason::InvalidUtf8);
+        assert_eq!(Violation::Unmasked.close_reason(), CloseReason::ProtocolError);
+        let counted = Violation::TooManyFragments { fragments: 5, fragments_max: 4 };
+        assert_eq!(counted.to_string(), "message of 5 fragments or more is above 4");
+    }
+
+    /// What lies in the buffer as a whole is lent from there, so it costs neither a copy nor an allocation.
+    #[test]
+    fn complete_frames_are_lent() {
+        let payloads: [(u8, &[u8]); 4] =
+            [(0x81, "a\u{20ac}".as_bytes()), (0x82, b"\xff"), (0x89, b"p"), (0x8a, b"q")];
+        let mut decoder = Decoder::default();
+        for (first, payload) in payloads {
+            let mut buffer = frame(first, payload);
+            let range = buffer.as_ptr_range();
+            let mut input = buffer.as_mut_slice();
+            let lent = match decoder.feed(&mut input, &LIMITS) {
+                Ok(Some(Event::Text(Cow::Borrowed(text)))) => text.as_bytes(),
+                Ok(Some(
+                    Event::Binary(Cow::Borrowed(bytes))
+                    | Event::Ping(Cow::Borrowed(bytes))
+                    | Event::Pong(Cow::Borrowed(bytes)),
+                )) => bytes,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(lent, payload);
+            assert!(range.contains(&lent.as_ptr()));
+            assert_eq!(decoder.held_bytes(), 0);
+        }
+    }
+
+    /// An idle connection pays for a tag and a pointer; an incomplete header for one small block.
+    #[test]
+    fn sizes() {
+        assert_eq!(mem::size_of::<Decoder>(), 16);
+        assert!(mem::size_of::<Partial>() <= 128, "{}", mem::size_of::<Partial>());
+    }
+
+    /// Memory follows what has arrived, not what is announced, and is gone with the message.
+    #[test]
+    fn held_bytes_follow_what_arrived() {
+        let limits = FrameLimits { message_bytes_max: 1 << 40, message_fragments_max: 1 };
+        for first in [0x81, 0x82] {
+            let mut decoder = Decoder::default();
+            let mut bytes = [&[first, 0xff], (1_u64 << 20).to_be_bytes().as_slice(), &[0; 4]].concat();
+            bytes.resize(14 + (1 << 20), b'x');
+            let mut arrived = 0;
+            for piece in bytes.chunks_mut(5000) {
+                arrived += piece.len();
+                let is_last = arrived == 14 + (1 << 20);
+                let mut input = piece;
+                let event = decoder.feed(&mut input, &limits).unwrap();
+                assert_eq!(event.is_some(), is_last);
+                drop(event);
+                let held = decoder.held_bytes();
+                assert!(if is_last { held == 0 } else { held <= 2 * arrived + 256 }, "{held} of {arrived}");
+            }
+        }
+    }
+
+    /// Text is refused at its first bad byte in the middle of a frame (Autobahn 6.4).
+    #[test]
+    fn text_fails_within_its_frame() {
+        let mut decoder = Decoder::default();
+        let mut bytes = frame(0x81, b"good \xed\xa0 and a long rest");
+        bytes.truncate(6 + 6);
+        assert_eq!(events(&mut decoder, &bytes), Ok(vec![]));
+        let next = [0xa0 ^ MASK[2]];
+        assert_eq!(events(&mut decoder, &next), Err(Violation::TextNotUtf8));
+    }
+
+    /// Control frames between the fragments of a message come first and leave it alone, cut or whole.
+    #[test]
+    fn control_frames_inside_a_message() {
+        let stream = [
+            frame(0x01, b"\xe2\x82"),
+            frame(0x89, b"ping"),
+            frame(0x00, b""),
+            frame(0x8a, b""),
+            frame(0x80, b"\xac!"),
+        ]
+        .concat();
+        let expected = || vec![Event::Ping(b"ping".into()), Event::Pong(b"".into()), text("\u{20ac}!")];
+        for end in 0..=stream.len() {
+            let mut decoder = Decoder::default();
+            let (head, tail) = stream.split_at(end);
+            let mut seen = events(&mut decoder, head).unwrap();
+            seen.extend(events(&mut decoder, tail).unwrap());
+            assert_eq!(seen, expected(), "cut at {end}");
+            assert_eq!(decoder.held_bytes(), 0);
+        }
+    }
+
+    /// Behind a close frame everything is ignored, even what would be a violation; an unfinished message is released.
+    #[test]
+    fn nothing_follows_a_close_frame() {
+        let mut decoder = Decoder::default();
+        let stream = [frame(0x01, b"unfinished"), frame(0x88, b""), vec![0xff; 40]].concat();
+        assert_eq!(events(&mut decoder, &stream), Ok(vec![Event::Close { code: None, reason: "".into() }]));
+        assert_eq!(events(&mut decoder, b"\xff\xff"), Ok(vec![]));
+        assert!(decoder.is_closed() && decoder.held_bytes() == 0);
+    }
+}

@@ -6,7 +6,7 @@
 //!
 //! Three ways in. The loop counts in a [`Tally`] of plain integers and publishes it once a turn, and sets its
 //! [`Gauges`] from the truth. A worker reports each dump once, with a [`JobReport`]. The queue is asked for
-//! its length at the scrape. One way out: [`Metrics::render`].
+//! its length at the scrape. One way out: [`Metrics::render`], called by the thread of [`http`].
 //!
 //! Rules: our metrics specification. The families under "contract" keep names, types, help texts, quantiles
 //! and windows of the reference server, because existing dashboards and alerts rest on them; everything else
@@ -14,6 +14,7 @@
 
 pub mod collector;
 mod families;
+pub mod http;
 mod report;
 pub mod sketch;
 pub mod summary;

@@ -6,5 +6,6 @@ pub mod extract;
 pub mod handshake;
 pub mod http;
 pub mod jobs;
+pub mod metrics;
 pub mod reasons;
 pub mod websocket;

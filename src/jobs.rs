@@ -4,7 +4,11 @@
 //! interrupted anywhere can be run again from the start: archive (document, then `.gz`, which commits),
 //! records, unlink. The files are the truth; a [`Job`] only refers to one.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+/// Makes the loop look at what a thread has for it. May be called at any time, from any thread, too often.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// One finished dump, at `<temp_path>/finished/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 //! rtcstats-server: collects what WebRTC clients stream, one dump per session.
+pub mod beneath;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod dump_folder;
 pub mod extract;
 pub mod jobs;
 pub mod reasons;
+pub mod recovery;

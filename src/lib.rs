@@ -1,4 +1,5 @@
 //! rtcstats-server: collects what WebRTC clients stream, one dump per session.
+pub mod archive;
 pub mod beneath;
 pub mod cli;
 pub mod client;

@@ -8,4 +8,5 @@ pub mod dump_folder;
 pub mod extract;
 pub mod jobs;
 pub mod reasons;
+pub mod records_store;
 pub mod recovery;

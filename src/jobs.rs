@@ -21,6 +21,17 @@ pub struct Job {
     pub finished_at: SystemTime,
     /// How often storing it has failed so far; sets the backoff.
     pub retries: u32,
+    /// How it came to be known.
+    pub origin: Origin,
+}
+
+/// How a job came to be known. It decides whether somebody may have begun it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The loop has just finished the session.
+    Finished,
+    /// The dump was found in `finished/`, where an earlier attempt, or an earlier server, may have left it.
+    Found,
 }
 
 /// The step at which a job stopped.

@@ -10,3 +10,4 @@ pub mod jobs;
 pub mod reasons;
 pub mod records_store;
 pub mod recovery;
+pub mod workers;

@@ -85,6 +85,15 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// How many marks `dump` has.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(super) fn count(folder: impl AsFd, dump: &str) -> io::Result<u64> {
+    let stat = beneath::look(folder, &format!("{dump}{SUFFIX}"))?;
+    Ok(stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0)))
+}
+
 /// Removes every mark of `dump`.
 ///
 /// # Errors

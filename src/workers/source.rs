@@ -61,7 +61,7 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// When the copy cannot be written.
-    pub(super) fn copy_to(&mut self, mut copy: Copy<'a>) -> Result<(), SourceError> {
+    pub(super) fn copy_to(&mut self, copy: Copy<'a>) -> Result<(), SourceError> {
         copy.gzip.begin();
         copy.gzip.feed(self.filled(), copy.file).map_err(SourceError::Copy)?;
         self.copy = Some(copy);

@@ -7,6 +7,7 @@ pub mod config;
 pub mod dump_folder;
 pub mod extract;
 pub mod jobs;
+pub mod metrics;
 pub mod reasons;
 pub mod records_store;
 pub mod recovery;

@@ -4,4 +4,5 @@ pub mod client;
 pub mod config;
 pub mod extract;
 pub mod jobs;
+pub mod logging;
 pub mod reasons;

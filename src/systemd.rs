@@ -174,9 +174,17 @@ pub struct PassedSockets {
 /// A passed socket is not one that we can use. The unit is wrong, so this stops the start.
 #[derive(Debug, thiserror::Error)]
 pub enum PassedSocketError {
-    /// `LISTEN_PID`, `LISTEN_FDS` or `LISTEN_FDNAMES` is nonsense, or a descriptor is not open.
-    #[error("passed sockets: the environment does not match the descriptors")]
+    /// `LISTEN_PID` or `LISTEN_FDS` is no number, or a descriptor is not open.
+    #[error("passed sockets: LISTEN_PID and LISTEN_FDS do not tell which descriptors are ours")]
     Environment(#[source] io::Error),
+    /// `LISTEN_FDNAMES` has more or fewer names than there are descriptors.
+    #[error("passed sockets: {sockets} with {names} names in LISTEN_FDNAMES")]
+    Names {
+        /// Sockets that were passed.
+        sockets: usize,
+        /// Names.
+        names: usize,
+    },
     /// Called for a second time.
     #[error("passed sockets: taken already")]
     Taken,
@@ -221,7 +229,17 @@ pub fn passed_sockets() -> Result<PassedSockets, PassedSocketError> {
         return Err(PassedSocketError::Taken);
     }
     let mut sockets = PassedSockets::default();
-    for (fd, name) in sd_notify::listen_fds_with_names().map_err(PassedSocketError::Environment)? {
+    let passed = sd_notify::listen_fds().map_err(PassedSocketError::Environment)?;
+    // Names are looked at only when sockets are for us: others' may be left in an inherited environment.
+    if passed.len() == 0 {
+        return Ok(sockets);
+    }
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names: Vec<&str> = if names.is_empty() { Vec::new() } else { names.split(':').collect() };
+    if names.len() != passed.len() {
+        return Err(PassedSocketError::Names { sockets: passed.len(), names: names.len() });
+    }
+    for (fd, name) in passed.zip(names) {
         #[expect(unsafe_code, reason = "a descriptor that was passed by number has no safe constructor")]
         // SAFETY: `from_raw_fd` wants an open descriptor that nobody else closes. It is open: `listen_fds` has just
         // set its close-on-exec flag, and fails for one that is not. It is ours alone: sd_listen_fds(3) hands
@@ -229,7 +247,7 @@ pub fn passed_sockets() -> Result<PassedSockets, PassedSocketError> {
         // opens or takes them otherwise, because they were open before it began; and `TAKEN` lets this line see each
         // number once.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        sockets.take(fd, name, socket)?;
+        sockets.take(fd, name.to_owned(), socket)?;
     }
     Ok(sockets)
 }

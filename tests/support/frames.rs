@@ -9,21 +9,27 @@ pub(crate) const PONG: u8 = 0xa;
 
 /// A masked client frame. `first_byte` is FIN, the reserved bits and the opcode.
 pub(crate) fn masked(first_byte: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
-    let mut frame = vec![first_byte];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | len as u8),
-        len @ 126..=0xffff => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&key);
+    let mut frame = Vec::with_capacity(payload.len() + 14);
+    push_header(&mut frame, first_byte, payload.len(), key);
     frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
+}
+
+/// Appends the header of a masked frame with `payload_bytes` of payload.
+pub(crate) fn push_header(out: &mut Vec<u8>, first_byte: u8, payload_bytes: usize, key: [u8; 4]) {
+    out.push(first_byte);
+    match payload_bytes {
+        short @ 0..=125 => out.push(0x80 | short as u8),
+        medium @ 126..=0xffff => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(medium as u16).to_be_bytes());
+        }
+        long => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&key);
 }
 
 /// A whole message in one masked frame.

@@ -1,0 +1,206 @@
+//! The process under test: started on a core of its own, and what `/proc` says about it.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Which program receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The server, release build, default settings but for the ports.
+    Server,
+    /// The raw sink of this bench.
+    Sink,
+}
+
+/// How to start it.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) kind: Kind,
+    /// Where its folder is made.
+    pub(crate) below: PathBuf,
+    /// Configuration of the server, as environment variables.
+    pub(crate) env: Vec<(&'static str, String)>,
+}
+
+/// A running receiver. Killed, and its folder removed, when dropped.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    child: Child,
+    pub(crate) folder: TempDir,
+    pub(crate) address: SocketAddr,
+    pub(crate) kind: Kind,
+}
+
+/// CPU time since the start, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cpu {
+    /// Of all threads but the workers.
+    pub(crate) receiving_ns: u64,
+    /// Of the workers, which process finished dumps.
+    pub(crate) workers_ns: u64,
+    /// Time in which a thread could have run but had no core: how busy the machine was with other things.
+    pub(crate) waiting_ns: u64,
+}
+
+impl Cpu {
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            receiving_ns: self.receiving_ns - earlier.receiving_ns,
+            workers_ns: self.workers_ns - earlier.workers_ns,
+            waiting_ns: self.waiting_ns - earlier.waiting_ns,
+        }
+    }
+
+    pub(crate) fn total_ns(self) -> u64 {
+        self.receiving_ns + self.workers_ns
+    }
+}
+
+impl Subject {
+    pub(crate) fn start(setup: &Setup) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&setup.below)?;
+        let mut command = match setup.kind {
+            Kind::Server => on_core(0, &server_binary()),
+            Kind::Sink => on_core(0, &std::env::current_exe()?),
+        };
+        match setup.kind {
+            Kind::Server => {
+                command.stdout(Stdio::null()).stderr(Stdio::piped());
+                command.env("RTCSTATS_SERVER_ADDRESS", "127.0.0.1").env("RTCSTATS_SERVER_PORT", "0");
+                command
+                    .env("RTCSTATS_SERVER_METRICS_ADDRESS", "127.0.0.1")
+                    .env("RTCSTATS_SERVER_METRICS_PORT", "0");
+                command.envs(setup.env.iter().map(|(name, value)| (name, value)));
+            }
+            Kind::Sink => {
+                command.arg("sink").arg(folder.path()).stdout(Stdio::piped());
+            }
+        }
+        let mut child = command.current_dir(folder.path()).stdin(Stdio::null()).spawn()?;
+        let output: Box<dyn io::Read + Send> = match (child.stdout.take(), child.stderr.take()) {
+            (Some(stdout), _) => Box::new(stdout),
+            (None, Some(stderr)) => Box::new(stderr),
+            (None, None) => return Err(io::Error::other("the child has no output")),
+        };
+        let mut output = BufReader::new(output);
+        let address = ready_address(&mut output)?;
+        // The log goes on being read, so that nobody waits for it.
+        std::thread::spawn(move || io::copy(&mut output, &mut io::sink()));
+        Ok(Self { child, folder, address, kind: setup.kind })
+    }
+
+    pub(crate) fn cpu(&self) -> io::Result<Cpu> {
+        let mut cpu = Cpu::default();
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let task = task?.path();
+            let schedule = fs::read_to_string(task.join("schedstat"))?;
+            let mut numbers = schedule.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+            let (running, waiting) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            cpu.waiting_ns += waiting;
+            if fs::read_to_string(task.join("comm"))?.starts_with("worker") {
+                cpu.workers_ns += running;
+            } else {
+                cpu.receiving_ns += running;
+            }
+        }
+        Ok(cpu)
+    }
+
+    /// Resident memory.
+    pub(crate) fn rss_bytes(&self) -> io::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(kib.ok_or_else(|| io::Error::other("no VmRSS in /proc"))? * 1024)
+    }
+
+    /// Waits until `done` says so, which may take as long as the workers need.
+    pub(crate) fn wait_until(&mut self, what: &str, mut done: impl FnMut() -> bool) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while !done() {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("the process ended with {status} before {what}")));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("not within five minutes: {what}")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Stops the server in order; the folder stays until the subject is dropped.
+    pub(crate) fn stop(&mut self) -> io::Result<()> {
+        let signal = match self.kind {
+            Kind::Server => Signal::TERM,
+            Kind::Sink => Signal::KILL,
+        };
+        kill_process(Pid::from_child(&self.child), signal)?;
+        let status = self.child.wait()?;
+        if self.kind == Kind::Server && !status.success() {
+            return Err(io::Error::other(format!("the server ended with {status}")));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // Both fail only when it has already been stopped.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The release build of this package, or another one to compare it with.
+fn server_binary() -> PathBuf {
+    std::env::var_os("TEST_SERVER_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_rtcstats-server").into(), PathBuf::from)
+}
+
+/// The command, bound to one core where there are two, so that receiver and sender do not share one.
+fn on_core(core: usize, program: &Path) -> Command {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if cores < 2 {
+        return Command::new(program);
+    }
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(core.to_string()).arg(program);
+    command
+}
+
+/// Moves this process, which is the sender, off the receiver's core.
+pub(crate) fn move_to_other_core() -> io::Result<()> {
+    let status = Command::new("taskset")
+        .args(["-cp", "1", &std::process::id().to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    if !status.success() {
+        eprintln!("note: there is one core only, receiver and sender share it");
+    }
+    Ok(())
+}
+
+fn ready_address(output: &mut impl BufRead) -> io::Result<SocketAddr> {
+    let mut log = String::new();
+    loop {
+        let start = log.len();
+        if output.read_line(&mut log)? == 0 {
+            return Err(io::Error::other(format!("it did not become ready:\n{log}")));
+        }
+        let line = &log[start..];
+        if line.contains(".ready ") {
+            let address = line.split_whitespace().find_map(|word| word.strip_prefix("ingest="));
+            return address
+                .and_then(|address| address.parse().ok())
+                .ok_or_else(|| io::Error::other(format!("no address in {line}")));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Two columns of figures and what one is of the other.
+
+use super::scenario::Figures;
+
+/// Prints the table of one scenario. A ratio is the median of the ratios of the pairs, which were run in turn.
+pub(crate) fn print(title: &str, pairs: &[(Figures, Figures)]) {
+    println!("\n{title}");
+    println!("  {:<52} {:>26} {:>26} {:>7}", "", "server", "raw sink", "ratio");
+    let Some((first, _)) = pairs.first() else { return };
+    for (row, figure) in first.rows.iter().enumerate() {
+        let ours: Vec<f64> = pairs.iter().filter_map(|(server, _)| value(server, figure.what)).collect();
+        let sinks: Vec<f64> = pairs.iter().filter_map(|(_, sink)| value(sink, figure.what)).collect();
+        let ratios: Vec<f64> = ours.iter().zip(&sinks).map(|(ours, sink)| ours / sink).collect();
+        // A ratio of memory to none is no figure.
+        let ratio = if figure.unit == "us" && !ratios.is_empty() {
+            format!("{:.2}", median(&ratios))
+        } else {
+            "-".into()
+        };
+        println!(
+            "  {:<52} {:>26} {:>26} {:>7}",
+            first.rows[row].what,
+            range(&ours, figure.unit),
+            range(&sinks, figure.unit),
+            ratio
+        );
+    }
+    let waiting = pairs.iter().flat_map(|(server, sink)| [server.waiting, sink.waiting]).fold(0.0, f64::max);
+    println!("  (no core for at most {:.0} % of its busy time)", waiting * 100.0);
+}
+
+fn value(figures: &Figures, what: &str) -> Option<f64> {
+    figures.rows.iter().find(|row| row.what == what).map(|row| row.value)
+}
+
+/// Median with lowest and highest.
+fn range(values: &[f64], unit: &str) -> String {
+    if values.is_empty() {
+        return "-".into();
+    }
+    let places = if unit == "us" && median(values) < 100.0 { 2 } else { 0 };
+    let (low, high) =
+        values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
+    format!("{:.places$} {unit} ({low:.places$} .. {high:.places$})", median(values))
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
+}

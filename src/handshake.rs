@@ -73,14 +73,14 @@ impl UpgradeFault {
     #[must_use]
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::ProtocolVersion => Refusal::UpgradeRequired,
+            // Who names no version is told ours, too.
+            Self::ProtocolVersionMissing | Self::ProtocolVersion => Refusal::UpgradeRequired,
             Self::Method
             | Self::Version
             | Self::Host
             | Self::Body
             | Self::UpgradeField
             | Self::ConnectionField
-            | Self::ProtocolVersionMissing
             | Self::Key
             | Self::Protocol
             | Self::Twice { .. } => Refusal::BadRequest,

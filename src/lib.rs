@@ -7,6 +7,7 @@ pub mod extract;
 pub mod jobs;
 pub mod logging;
 pub mod reasons;
+pub mod reload;
 pub mod serve;
 pub mod signals;
 pub mod systemd;

@@ -26,7 +26,7 @@ use simplelog::{
 use time::OffsetDateTime;
 
 use crate::config::{LogConfig, LogFormat};
-pub use text::{Value, value};
+pub use text::{Chain, Value, chain, value};
 
 /// Starts logging to standard error; from then on a panic is a log line, too.
 ///

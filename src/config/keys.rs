@@ -109,7 +109,7 @@ pub(super) const KEYS: &[Key] = &[
     key("limits.session_bytes_max", integer(KIB, INTEGER_MAX), Reload),
     key("limits.bad_requests_per_minute_max", integer(0, 1_000_000), Reload),
     key("limits.line_bytes_max", integer(KIB, 4 * GIB), Restart),
-    key("limits.nesting_max", integer(16, 4096), Restart),
+    key("limits.nesting_max", integer(16, 512), Restart),
     key("limits.peer_connections_max", integer(1, 1_000_000), Restart),
     key("limits.tracks_max", integer(1, 1_000_000), Restart),
     key("limits.reports_max", integer(1, 10_000_000), Restart),

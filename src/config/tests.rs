@@ -188,6 +188,7 @@ fn another(key: &Key) -> &'static str {
         }
         ("limits.sessions_max", _) => "70000",
         ("reactor.coalesce_ms" | "workers.queue_jobs_max", _) => "40",
+        ("limits.nesting_max", _) => "100",
         ("log.level", _) => "trace",
         ("log.format", _) => "json",
         ("dump.durability", _) => "power",

@@ -2,6 +2,7 @@
 //!
 //! Escapes are those of JSON strings, so that [`super::json`] reads back exactly what was logged.
 
+use std::error::Error;
 use std::fmt::{self, Write as _};
 
 /// A value is cut to this many characters: an error with a path fits, a payload does not.
@@ -38,6 +39,27 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
             }
         }
         f.write_char('"')
+    }
+}
+
+/// An error with its causes, on one line: `cannot read a.toml: permission denied`.
+pub fn chain(error: &dyn Error) -> Chain<'_> {
+    Chain(error)
+}
+
+/// See [`chain`].
+#[derive(Debug, Clone, Copy)]
+pub struct Chain<'a>(&'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -124,6 +146,15 @@ mod tests {
         for text in ["\"\\\n\r\t\u{0}\u{1f}", "\u{202e}\u{2069}\u{feff}\u{85}", "plain text \u{1f600}"] {
             assert_eq!(serde_json::from_str::<String>(&value(text).to_string()).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn a_chain_names_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        let error = Outer(std::io::Error::other("inner"));
+        assert_eq!(chain(&error).to_string(), "outer: inner");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The command line: which command, with which options, and what its end means to the shell.
 //!
-//! Owns the help text and the exit codes. Results go to standard output, everything else to standard error. No rule of
-//! the business lives here. Rules: our contract, section 1.
+//! Owns the help text and the exit codes. Results go to standard output, everything else to standard error.
+//! No rule of the business lives here. Rules: our contract, section 1.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -10,8 +10,8 @@ const VALUE_CHARS_MAX: usize = 512;
 
 /// Wraps whatever came from outside (an id, a header, an error) so that it can stand behind `key=`.
 ///
-/// Plain words stay as they are. Everything else is quoted and escaped, also what would be read as a number, so that
-/// a member of a JSON line has one type whatever a peer sends.
+/// Plain words stay as they are. Everything else is quoted and escaped, also what would be read as a number,
+/// so that a member of a JSON line has one type whatever a peer sends.
 pub fn value<T: fmt::Display>(value: T) -> Value<T> {
     Value(value)
 }
@@ -102,7 +102,8 @@ fn escape(character: char, out: &mut impl fmt::Write) -> fmt::Result {
     }
 }
 
-/// Control characters, line separators, and what reorders text on a screen. All of them are in the first plane.
+/// Control characters, line separators, and what reorders text on a screen. All of them are in the first
+/// plane.
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')

@@ -2,7 +2,52 @@
 //!
 //! Plain data and pure functions. Rules: protocol of the reference server, section "connection set-up".
 
+use std::borrow::Borrow;
+use std::fmt;
+
 use serde::Serialize;
+
+/// The name of a session, chosen by its client: `^[A-Za-z0-9_-]{1,128}$`.
+///
+/// Whoever holds one may use it as a file name; nothing else that a peer sends is ever part of a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(Box<str>);
+
+impl SessionId {
+    /// Longest id, in bytes. The reference has no limit; ours is below what a file name can hold with its suffixes.
+    pub const BYTES_MAX: usize = 128;
+
+    /// The id, or `None` when the text is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::is_valid(text).then(|| Self(text.into()))
+    }
+
+    /// Whether the text is an id; costs no allocation, so that a table can be asked with the bare `&str`.
+    #[must_use]
+    pub fn is_valid(text: &str) -> bool {
+        (1..=Self::BYTES_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for SessionId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The family of a client, fixed at the upgrade by its WebSocket subprotocol (the "dialect").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,4 +116,22 @@ pub struct ConnectionInfo {
     pub stats_format: &'static str,
     /// [`ClientType::name`].
     pub client_type: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rule of our contract, at its edges.
+    #[test]
+    fn session_ids() {
+        let longest = "a".repeat(SessionId::BYTES_MAX);
+        for good in ["a", "_", "-", "9c93a447-c9f8-489d-87ca-21263dec0642", "A_1", longest.as_str()] {
+            assert_eq!(SessionId::parse(good).map(|id| id.to_string()), Some(good.to_owned()));
+        }
+        let too_long = "a".repeat(SessionId::BYTES_MAX + 1);
+        for bad in ["", ".", "..", "a.b", "a/b", "a b", "a\n", "a\0", "\u{e4}", "%61", too_long.as_str()] {
+            assert_eq!(SessionId::parse(bad), None, "{bad:?}");
+        }
+    }
 }

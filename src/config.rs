@@ -1,13 +1,143 @@
 //! Configuration: layers of TOML and environment -> one checked [`Config`].
 //!
-//! Nothing downstream checks a setting again. Rules: our contract, section 2.
+//! Owns every key, its default, what it may be, and where its value came from. Nothing downstream checks a setting
+//! again. Never reads the process's own environment, arguments or working folder: they are [`Inputs`], so that a
+//! start can be tried without one. Rules: our contract, section 2.
+//!
+//! `keys` is the table of what is allowed, `layers` reads the sources, `value` keeps them apart and prints them,
+//! `build` makes the structs below and checks settings against each other.
 
+mod build;
+mod error;
+mod keys;
+mod layers;
+mod network;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The effective, checked configuration.
+pub use error::{ConfigError, Named, Warning};
+pub use keys::Effect;
+pub use network::{Network, NotANetwork};
+pub use value::{Change, Settings, Source};
+
+/// The lowest layer.
+const DEFAULT_TOML: &str = include_str!("../config/default.toml");
+
+/// Everything outside the configuration files that decides what is loaded.
 #[derive(Debug, Clone)]
+pub struct Inputs {
+    /// `--config-dir`
+    pub config_dir: Option<PathBuf>,
+    /// `--env`
+    pub env: Option<String>,
+    /// Environment variables.
+    pub variables: Vec<(OsString, OsString)>,
+    /// Folders that are tried, in this order, without `--config-dir`.
+    pub usual_dirs: Vec<PathBuf>,
+    /// Where relative paths start.
+    pub working_dir: PathBuf,
+    /// Processor cores that this process may use.
+    pub cores: usize,
+}
+
+/// What a load gives.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The effective configuration.
+    pub config: Config,
+    /// Every value with its origin.
+    pub settings: Settings,
+    /// What looks like a mistake.
+    pub warnings: Vec<Warning>,
+    /// The files that were read, lowest layer first.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads and checks all layers.
+///
+/// # Errors
+///
+/// The first thing that is wrong, in the order of the layers; what two settings mean together comes last.
+pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigError> {
+    let layers::Layers { settings, warnings, files } = layers::Layers::read(inputs)?;
+    let config = build::build(&settings, &inputs.machine())?;
+    Ok(Loaded { config, settings, warnings, files })
+}
+
+impl Inputs {
+    fn machine(&self) -> build::Machine<'_> {
+        build::Machine { cores: self.cores, working_dir: &self.working_dir }
+    }
+}
+
+/// Reads the configuration again (SIGHUP) and says what became of it.
+#[derive(Debug)]
+pub struct ReloadSource {
+    inputs: Inputs,
+    running: Settings,
+}
+
+/// A configuration that was read again.
+#[derive(Debug)]
+pub struct Reload {
+    /// What is in effect from now on: new values where [`Effect::Reload`] allows it, running ones elsewhere.
+    pub config: Config,
+    /// What differs from before; those with [`Effect::Restart`] are not in `config`, and are listed again at the
+    /// next reload.
+    pub changes: Vec<Change>,
+    /// What looks like a mistake.
+    pub warnings: Vec<Warning>,
+}
+
+impl ReloadSource {
+    /// Continues from what was loaded at the start.
+    #[must_use]
+    pub fn new(inputs: Inputs, running: Settings) -> Self {
+        Self { inputs, running }
+    }
+
+    /// Reads all files again. The environment is that of the start.
+    ///
+    /// Blocking: reads at most three small files.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`]; also when the new values do not fit to those that only a restart changes. Then nothing has
+    /// changed, and the next call compares with the same running configuration.
+    pub fn reload(&mut self) -> Result<Reload, ConfigError> {
+        let loaded = load(&self.inputs)?;
+        let changes = self.running.changes(&loaded.settings);
+        let mixed = self.running.with_reloadable(&loaded.settings);
+        let config = build::build(&mixed, &self.inputs.machine())?;
+        self.running = mixed;
+        Ok(Reload { config, changes, warnings: loaded.warnings })
+    }
+}
+
+impl Config {
+    /// The built-in configuration on a machine with one core: what tests and examples start from.
+    ///
+    /// # Panics
+    ///
+    /// Panics when `config/default.toml` is wrong, which a test of this module excludes.
+    #[must_use]
+    pub fn built_in() -> Self {
+        let machine = build::Machine { cores: 1, working_dir: std::path::Path::new("/") };
+        match layers::Layers::built_in().and_then(|layers| build::build(&layers.settings, &machine)) {
+            Ok(config) => config,
+            Err(error) => panic!("the built-in configuration is believed to be right, but: {error}"),
+        }
+    }
+}
+
+/// The effective, checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Sockets, dump folder, shutdown.
     pub server: ServerConfig,
@@ -36,7 +166,7 @@ pub struct Config {
 }
 
 /// `server.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
     /// Address and port of the WebSocket listener; `[::]` is dual stack, port 0 = any.
     pub ingest: SocketAddr,
@@ -45,13 +175,13 @@ pub struct ServerConfig {
     /// Folder of the dumps in progress.
     pub temp_path: PathBuf,
     /// Networks (CIDR) whose `X-Forwarded-For` / `Forwarded` is believed.
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: Vec<Network>,
     /// How long workers may go on after a stop signal.
     pub shutdown_timeout: Duration,
 }
 
 /// `log.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     /// Most verbose level that is written.
     pub level: log::LevelFilter,
@@ -69,7 +199,7 @@ pub enum LogFormat {
 }
 
 /// `dump.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DumpConfig {
     /// An entry is appended at latest after this time.
     pub flush_interval: Duration,
@@ -93,7 +223,7 @@ pub enum Durability {
 }
 
 /// `archive.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveConfig {
     /// Off: a processed dump is removed, as the reference does.
     pub enabled: bool,
@@ -108,7 +238,7 @@ pub struct ArchiveConfig {
 }
 
 /// `records.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordsConfig {
     /// Whether feature rows are written.
     pub enabled: bool,
@@ -117,7 +247,7 @@ pub struct RecordsConfig {
 }
 
 /// `workers.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkersConfig {
     /// Number of worker threads, already resolved (at least 1).
     pub threads: usize,
@@ -126,7 +256,7 @@ pub struct WorkersConfig {
 }
 
 /// `sessions.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionsConfig {
     /// How long a numbered session waits for its client after an unclean end.
     pub reconnect_grace: Duration,
@@ -135,7 +265,7 @@ pub struct SessionsConfig {
 }
 
 /// `limits.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
     /// Open connections in all.
     pub connections_max: usize,
@@ -184,14 +314,14 @@ pub struct LimitsConfig {
 }
 
 /// `reactor.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReactorConfig {
     /// Longest pause that gathers readiness.
     pub coalesce: Duration,
 }
 
 /// `tls.*`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsConfig {
     /// PEM file with the certificate chain.
     pub cert_path: Option<PathBuf>,
@@ -200,7 +330,7 @@ pub struct TlsConfig {
 }
 
 /// `auth.*`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuthConfig {
     /// Origins that may send; empty = all.
     pub allowed_origins: Vec<String>,
@@ -211,7 +341,7 @@ pub struct AuthConfig {
 }
 
 /// `privacy.*`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PrivacyConfig {
     /// Whether client addresses are cut in what is archived and published.
     pub obfuscate_ip: bool,

@@ -4,7 +4,11 @@
 //! interrupted anywhere can be run again from the start: archive (document, then `.gz`, which commits),
 //! records, unlink. The files are the truth; a [`Job`] only refers to one.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+/// Makes the loop look at what a thread has for it. May be called at any time, from any thread, too often.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// One finished dump, at `<temp_path>/finished/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +21,17 @@ pub struct Job {
     pub finished_at: SystemTime,
     /// How often storing it has failed so far; sets the backoff.
     pub retries: u32,
+    /// How it came to be known.
+    pub origin: Origin,
+}
+
+/// How a job came to be known. It decides whether somebody may have begun it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The loop has just finished the session.
+    Finished,
+    /// The dump was found in `finished/`, where an earlier attempt, or an earlier server, may have left it.
+    Found,
 }
 
 /// The step at which a job stopped.

@@ -1,0 +1,396 @@
+//! The records tables: `<archive.path>/<day>/records/<table>.jsonl`, one row per line.
+//!
+//! Owns the open tables behind one lock, so that rows of two dumps never mix, and the rules that keep a table whole:
+//! one write per dump and table, a failed one is truncated back, a torn tail is cut when a table is opened. Never
+//! knows what is in a row but its id.
+//! Rules: our contract, sections 3 and 6. Rows of a dump that was begun before are looked up by their ids first.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log::warn;
+
+use crate::archive::DayFolder;
+use crate::archive::day::Day;
+use crate::beneath;
+
+/// Folder of the tables in a day.
+const FOLDER: &str = "records";
+/// Tables that are kept open: six a day, and leftovers may be of some days.
+const OPEN_TABLES_MAX: usize = 32;
+/// How the member that holds a row's id begins. Inside a string its quotes would be escaped.
+const ID_MEMBER: &[u8] = br#""id":""#;
+/// Longest id of a row: the column has 128 characters.
+const ID_BYTES_MAX: usize = 256;
+/// Bytes of a table that are searched in one go.
+const SEARCH_BYTES: usize = 256 * 1024;
+
+/// Rows of one dump for one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRows {
+    /// Name of the table, and of its file.
+    pub table: &'static str,
+    /// The rows in their order.
+    pub rows: Vec<Row>,
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// What tells it from all others; also its member `id`.
+    pub id: String,
+    /// Its JSON, on one line, without line feed.
+    pub json: String,
+}
+
+/// Whether rows of this dump may be in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Its job never got this far.
+    Nothing,
+    /// Its job may have been interrupted: every row is looked up before it is appended.
+    Perhaps,
+}
+
+/// Why rows could not be stored.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: cannot {action}", path.display())]
+pub struct RecordsError {
+    /// What was tried.
+    pub action: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// The cause.
+    pub source: io::Error,
+}
+
+/// The tables of the running server; shared by its workers.
+#[derive(Debug, Default)]
+pub struct RecordsStore {
+    /// Least recently used first, at most [`OPEN_TABLES_MAX`].
+    tables: Mutex<Vec<Table>>,
+}
+
+#[derive(Debug)]
+struct Table {
+    day: Day,
+    name: &'static str,
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl RecordsStore {
+    /// Appends the rows of one dump and waits until they are on the device. Gives the number of new rows.
+    ///
+    /// # Errors
+    /// Whatever the file system says. Tables that were done before stay as they are, so the next attempt for this
+    /// dump must say [`Before::Perhaps`].
+    pub fn append(&self, day: &DayFolder, dump: &[TableRows], before: Before) -> Result<usize, RecordsError> {
+        let mut count = 0;
+        let mut written = Vec::new();
+        let mut tables = self.lock();
+        for TableRows { table, rows } in dump.iter().filter(|table| !table.rows.is_empty()) {
+            let table = open(&mut tables, day, table)?;
+            let known = match before {
+                Before::Nothing => HashSet::new(),
+                Before::Perhaps => table.known_ids(rows)?,
+            };
+            let mut lines = Vec::new();
+            for row in rows.iter().filter(|row| !known.contains(row.id.as_str())) {
+                lines.extend_from_slice(row.json.as_bytes());
+                lines.push(b'\n');
+                count += 1;
+            }
+            // Synced even if nothing is new: the attempt that wrote it may have died before it did.
+            written.push((Arc::clone(&table.file), table.path.clone()));
+            if let Err(error) = table.append(&lines) {
+                // Whatever state the file is in, opening it again makes it whole.
+                tables.pop();
+                return Err(error);
+            }
+        }
+        drop(tables);
+        for (file, path) in written {
+            file.sync_data().map_err(|source| RecordsError { action: "sync", path, source })?;
+        }
+        Ok(count)
+    }
+
+    /// Closes every table, so that the next dump opens them again by their names.
+    pub fn forget_tables(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Table>> {
+        self.tables.lock().unwrap_or_else(|poisoned| {
+            // A panic in the middle of a write: opening the tables again makes them whole.
+            let mut tables = PoisonError::into_inner(poisoned);
+            tables.clear();
+            self.tables.clear_poison();
+            tables
+        })
+    }
+}
+
+/// Gives the open table `name` of `day`, which is then the last in the list.
+fn open<'a>(
+    tables: &'a mut Vec<Table>,
+    day: &DayFolder,
+    name: &'static str,
+) -> Result<&'a mut Table, RecordsError> {
+    let known = tables.iter().position(|table| table.day == day.day() && table.name == name);
+    let open = known.map(|at| tables.remove(at)).filter(Table::is_linked);
+    let table = match open {
+        Some(table) => table,
+        None => Table::open(day, name)?,
+    };
+    if tables.len() >= OPEN_TABLES_MAX {
+        tables.remove(0);
+    }
+    Ok(tables.push_mut(table))
+}
+
+impl Table {
+    fn open(day: &DayFolder, name: &'static str) -> Result<Self, RecordsError> {
+        let folder_path = day.path().join(FOLDER);
+        let path = folder_path.join(format!("{name}.jsonl"));
+        let fail = |action, path: &PathBuf| {
+            let path = path.clone();
+            move |source| RecordsError { action, path, source }
+        };
+        let (folder, is_new) =
+            beneath::open_folder(day, FOLDER).map_err(fail("open the folder", &folder_path))?;
+        if is_new {
+            beneath::sync_folder(day).map_err(fail("sync the folder of", &folder_path))?;
+        }
+        let (file, stat) =
+            beneath::open_append(&folder, &format!("{name}.jsonl")).map_err(fail("open", &path))?;
+        let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        if size_bytes == 0 {
+            beneath::sync_folder(&folder).map_err(fail("sync", &folder_path))?;
+        }
+        let whole = beneath::whole_lines_len(&file, size_bytes, size_bytes)
+            .map_err(fail("read", &path))?
+            .unwrap_or(size_bytes);
+        if whole < size_bytes {
+            warn!("records.torn path={} cut_bytes={}", path.display(), size_bytes - whole);
+            file.set_len(whole).map_err(fail("cut the torn end of", &path))?;
+        }
+        Ok(Self { day: day.day(), name, path, file: Arc::new(file) })
+    }
+
+    /// Whether the file still has a name: an operator may have moved it away.
+    fn is_linked(&self) -> bool {
+        rustix::fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0)
+    }
+
+    /// Appends `lines` in one write, or nothing.
+    fn append(&self, lines: &[u8]) -> Result<(), RecordsError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let before = self.file.metadata().map_err(|error| self.fail("look at", error))?.len();
+        (&*self.file).write_all(lines).map_err(|error| {
+            if let Err(error) = self.file.set_len(before) {
+                warn!("records.torn path={} err={error:?}", self.path.display());
+            }
+            self.fail("append to", error)
+        })
+    }
+
+    /// Which of `rows` are in the table.
+    fn known_ids<'a>(&self, rows: &'a [Row]) -> Result<HashSet<&'a str>, RecordsError> {
+        let wanted: HashSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        let mut known = HashSet::new();
+        let mut buffer = vec![0; SEARCH_BYTES];
+        let (mut offset, mut kept) = (0, 0);
+        loop {
+            let free = buffer.get_mut(kept..).unwrap_or_default();
+            let count = self.file.read_at(free, offset).map_err(|error| self.fail("search", error))?;
+            if count == 0 {
+                return Ok(known);
+            }
+            offset += count as u64;
+            let filled = buffer.get(..kept + count).unwrap_or_default();
+            known.extend(ids(filled).filter_map(|id| wanted.get(id).copied()));
+            // What may be the beginning of a member is looked at again with what follows.
+            let start = filled.len().saturating_sub(ID_MEMBER.len() + ID_BYTES_MAX);
+            kept = filled.len() - start;
+            buffer.copy_within(start..start + kept, 0);
+        }
+    }
+
+    fn fail(&self, action: &'static str, source: io::Error) -> RecordsError {
+        RecordsError { action, path: self.path.clone(), source }
+    }
+}
+
+/// The ids in a piece of a table.
+fn ids(piece: &[u8]) -> impl Iterator<Item = &str> {
+    let mut rest = piece;
+    std::iter::from_fn(move || {
+        loop {
+            let quote = rest.iter().position(|byte| *byte == b'"')?;
+            rest = rest.get(quote..)?;
+            let Some(value) = rest.strip_prefix(ID_MEMBER) else {
+                rest = rest.get(1..)?;
+                continue;
+            };
+            let end = value.iter().position(|byte| *byte == b'"')?;
+            let (id, behind) = value.split_at(end);
+            rest = behind;
+            if let Ok(id) = std::str::from_utf8(id) {
+                return Some(id);
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::Archive;
+    use std::path::Path;
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        store: RecordsStore,
+        day: Arc<DayFolder>,
+    }
+
+    fn fixture() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let day = Archive::new(dir.path()).day(Day::of_clock(0).unwrap()).unwrap();
+        Fixture { dir, store: RecordsStore::default(), day }
+    }
+
+    impl Fixture {
+        fn path(&self, table: &str) -> PathBuf {
+            self.dir.path().join(format!("1970-01-01/records/{table}.jsonl"))
+        }
+
+        fn read(&self, table: &str) -> String {
+            std::fs::read_to_string(self.path(table)).unwrap()
+        }
+
+        fn append(&self, dump: &[TableRows], before: Before) -> usize {
+            self.store.append(&self.day, dump, before).unwrap()
+        }
+    }
+
+    fn row(id: &str) -> Row {
+        Row { id: id.to_owned(), json: format!(r#"{{"pcname":"PC_\"id\":\"x\"","id":"{id}","n":1}}"#) }
+    }
+
+    fn rows(table: &'static str, ids: &[&str]) -> TableRows {
+        TableRows { table, rows: ids.iter().map(|id| row(id)).collect() }
+    }
+
+    #[test]
+    fn rows_are_lines_of_their_table() {
+        let fixture = fixture();
+        assert_eq!(fixture.append(&[rows("a", &["1", "2"]), rows("b", &["3"])], Before::Nothing), 3);
+        assert_eq!(fixture.append(&[rows("a", &["4"]), rows("c", &[])], Before::Nothing), 1);
+        let expected: String = ["1", "2", "4"].map(|id| row(id).json + "\n").concat();
+        assert_eq!(fixture.read("a"), expected);
+        assert!(!fixture.path("c").exists(), "no rows, no table");
+    }
+
+    #[test]
+    fn a_dump_that_was_begun_before_adds_only_what_is_missing() {
+        let fixture = fixture();
+        fixture.append(&[rows("a", &["1", "2"])], Before::Nothing);
+        assert_eq!(fixture.append(&[rows("a", &["1", "2", "3"]), rows("b", &["1"])], Before::Perhaps), 2);
+        assert_eq!(fixture.append(&[rows("a", &["1", "2", "3"]), rows("b", &["1"])], Before::Perhaps), 0);
+        assert_eq!(fixture.read("a").lines().count(), 3);
+        assert_eq!(
+            fixture.append(&[rows("a", &["x", "id"])], Before::Perhaps),
+            2,
+            "not the ids of other rows"
+        );
+    }
+
+    #[test]
+    fn ids_are_found_wherever_the_pieces_of_the_search_end() {
+        let fixture = fixture();
+        let row_bytes = row("00000").json.len() + 1;
+        let count = SEARCH_BYTES * 3 / row_bytes;
+        let names: Vec<String> = (0..count).map(|n| format!("{n:05}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        fixture.append(&[rows("a", &names)], Before::Nothing);
+        assert_eq!(fixture.append(&[rows("a", &names)], Before::Perhaps), 0);
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_when_the_table_is_opened() {
+        let whole = fixture();
+        whole.append(&[rows("a", &["1"])], Before::Nothing);
+        let line = whole.read("a");
+        for cut in 0..=line.len() {
+            let fixture = fixture();
+            std::fs::create_dir(fixture.path("a").parent().unwrap()).unwrap();
+            std::fs::write(fixture.path("a"), format!("{line}{}", &line[..cut])).unwrap();
+            let new = fixture.append(&[rows("a", &["1", "2"])], Before::Perhaps);
+            assert_eq!(new, 1);
+            let twice = if cut == line.len() { line.as_str() } else { "" };
+            assert_eq!(fixture.read("a"), format!("{line}{twice}{}\n", row("2").json), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_was_moved_away_is_begun_anew() {
+        let fixture = fixture();
+        fixture.append(&[rows("a", &["1"])], Before::Nothing);
+        std::fs::remove_file(fixture.path("a")).unwrap();
+        fixture.append(&[rows("a", &["2"])], Before::Nothing);
+        assert_eq!(fixture.read("a"), row("2").json + "\n");
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        for name in ["records", "records/a.jsonl"] {
+            let fixture = fixture();
+            let day = fixture.dir.path().join("1970-01-01");
+            let target = tempfile::tempdir().unwrap();
+            if name != "records" {
+                std::fs::create_dir(day.join("records")).unwrap();
+            }
+            std::os::unix::fs::symlink(target.path().join("x"), day.join(name)).unwrap();
+            let error =
+                fixture.store.append(&fixture.day, &[rows("a", &["1"])], Before::Nothing).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+            assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_failed_append_leaves_whole_lines_and_the_next_one_goes_on() {
+        let fixture = fixture();
+        fixture.append(&[rows("a", &["1"])], Before::Nothing);
+        // A table whose file can only be read: the write fails, whoever runs this test.
+        let unwritable = File::open(fixture.path("a")).unwrap();
+        fixture.store.lock()[0].file = Arc::new(unwritable);
+        let error = fixture.store.append(&fixture.day, &[rows("a", &["2"])], Before::Nothing).unwrap_err();
+        assert!(error.to_string().contains("cannot append"), "{error}");
+        assert_eq!(fixture.append(&[rows("a", &["2"])], Before::Perhaps), 1);
+        assert_eq!(fixture.read("a").lines().count(), 2);
+    }
+
+    #[test]
+    fn few_tables_stay_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let (archive, store) = (Archive::new(dir.path()), RecordsStore::default());
+        for n in 0..OPEN_TABLES_MAX as u64 + 5 {
+            let day = archive.day(Day::of_clock(n * 86_400_000).unwrap()).unwrap();
+            store.append(&day, &[rows("a", &["1"])], Before::Nothing).unwrap();
+        }
+        assert_eq!(store.lock().len(), OPEN_TABLES_MAX);
+        assert!(Path::new(dir.path()).join("1970-01-01/records/a.jsonl").exists());
+        store.forget_tables();
+        assert_eq!(store.lock().len(), 0);
+    }
+}

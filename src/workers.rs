@@ -1,0 +1,425 @@
+//! The worker threads: finished dumps in, outcomes out.
+//!
+//! Owns the threads, the bounded queue of jobs, the inbox of reports for the loop, and the list of what is in hand.
+//! The files in `finished/` are the truth: the queue only refers to them, so nothing is lost when it is full, when a
+//! job panics or when the process ends. Submitting never blocks. A job in hand is never begun twice: submitted again
+//! while it is in work, it is run once more afterwards (a new dump may have got the name of the one just removed).
+//!
+//! The steps of a job are in `run`, the marks of its attempts in `attempts`.
+//! Rules: our contract, sections 3 and 6.
+
+mod attempts;
+mod derive;
+mod rescan;
+mod run;
+mod source;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::convert::Infallible;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use log::{debug, error, warn};
+
+use crate::archive::Archive;
+use crate::config::{ArchiveConfig, LimitsConfig, RecordsConfig, WorkersConfig};
+use crate::dump_folder::DumpFolder;
+use crate::jobs::{Job, JobOutcome, Wake};
+use crate::records_store::RecordsStore;
+use run::{Bench, Done, Failure, Point};
+
+/// Reports that wait for the loop. When they are full the workers wait: the loop is then far behind anyway.
+const REPORTS_MAX: usize = 256;
+/// Wait before a failed job is run again for the first time; it doubles from there.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait before a failed job is run again.
+const RETRY_LAST: Duration = Duration::from_secs(300);
+
+/// What the workers need to know.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Threads and queue.
+    pub workers: WorkersConfig,
+    /// Where the dumps are.
+    pub folder: Arc<DumpFolder>,
+    /// Where they go.
+    pub archive: ArchiveConfig,
+    /// What is derived from them.
+    pub records: RecordsConfig,
+    /// What bounds reading them.
+    pub limits: LimitsConfig,
+}
+
+/// What a worker has for the loop.
+#[derive(Debug)]
+pub enum Report {
+    /// A job ended.
+    Job(JobOutcome),
+    /// Dumps in `finished/` that are not in hand, some of all; to be submitted.
+    Found(Vec<Job>),
+    /// The listing of `finished/` is complete.
+    RescanComplete {
+        /// How many were found.
+        jobs: u64,
+    },
+}
+
+/// What was not done when the workers were stopped. The files are still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leftover {
+    /// Jobs that waited.
+    pub queued: usize,
+    /// Jobs that were still running at the deadline.
+    pub in_work: usize,
+}
+
+enum Task {
+    Process(Job),
+    Rescan,
+}
+
+/// Where a job in hand is.
+#[derive(Debug)]
+enum InHand {
+    Queued,
+    Running,
+    /// Running, and submitted again since: to be run once more.
+    RunningAgain(Job),
+}
+
+/// The worker threads, seen from the loop.
+#[derive(Debug)]
+pub struct Workers {
+    /// `None` once no job is begun any more.
+    tasks: Option<Sender<Task>>,
+    /// The other end, to look at its length; nothing is taken from it here.
+    queue: Receiver<Task>,
+    reports: Receiver<Report>,
+    /// Says nothing; closed when the last thread has ended.
+    alive: Receiver<Infallible>,
+    shared: Arc<Shared>,
+}
+
+/// What the threads share. Everything in it is guarded by itself.
+struct Shared {
+    folder: Arc<DumpFolder>,
+    archive: Archive,
+    is_archiving: bool,
+    records: RecordsStore,
+    is_recording: bool,
+    gzip_level: u32,
+    /// At most the queue's length and one per thread.
+    in_hand: Mutex<HashMap<String, InHand>>,
+    threads: usize,
+    in_work: AtomicUsize,
+    is_stopping: AtomicBool,
+    is_rescan_wanted: AtomicBool,
+    /// Lets tests interrupt a job.
+    #[cfg(test)]
+    interrupt: Option<tests::Interrupt>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shared").field("in_work", &self.in_work).finish_non_exhaustive()
+    }
+}
+
+impl Workers {
+    /// Starts the threads. The first thing they do is to look for jobs in `finished/`. `wake` is called after each
+    /// report.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(settings: &WorkerSettings, wake: Wake) -> io::Result<Self> {
+        Self::start_shared(Shared::new(settings), settings.workers.queue_jobs_max, wake)
+    }
+
+    fn start_shared(shared: Shared, queue_jobs_max: usize, wake: Wake) -> io::Result<Self> {
+        let (tasks, queue) = bounded(queue_jobs_max.max(1));
+        let (report, reports) = bounded(REPORTS_MAX);
+        let (alive_token, alive) = bounded(0);
+        let shared = Arc::new(shared);
+        for number in 0..shared.threads {
+            let worker = Worker {
+                bench: Bench::new(shared.gzip_level),
+                shared: Arc::clone(&shared),
+                tasks: queue.clone(),
+                reports: report.clone(),
+                wake: Arc::clone(&wake),
+                _alive: alive_token.clone(),
+            };
+            thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
+        }
+        let workers = Self { tasks: Some(tasks), queue, reports, alive, shared };
+        workers.rescan();
+        Ok(workers)
+    }
+
+    /// Queues `job`; never blocks. A job that is in hand already is not queued twice.
+    ///
+    /// # Errors
+    /// Gives the job back when the queue is full or the workers are being stopped.
+    pub fn submit(&self, job: Job) -> Result<(), Job> {
+        let Some(tasks) = &self.tasks else { return Err(job) };
+        // Held while sending, so that no worker takes the job before it is in the list.
+        let mut in_hand = self.shared.lock_in_hand();
+        match in_hand.entry(job.name.clone()) {
+            Entry::Occupied(mut state) => {
+                if matches!(state.get(), InHand::Running) {
+                    state.insert(InHand::RunningAgain(job));
+                }
+                Ok(())
+            }
+            Entry::Vacant(place) => match tasks.try_send(Task::Process(job)) {
+                Ok(()) => {
+                    place.insert(InHand::Queued);
+                    Ok(())
+                }
+                Err(TrySendError::Full(task) | TrySendError::Disconnected(task)) => match task {
+                    Task::Process(job) => Err(job),
+                    Task::Rescan => Ok(()),
+                },
+            },
+        }
+    }
+
+    /// Has the jobs in `finished/` listed and reported, as soon as a worker is free. Never blocks.
+    pub fn rescan(&self) {
+        self.shared.is_rescan_wanted.store(true, Ordering::Release);
+        if let Some(tasks) = &self.tasks {
+            // A full queue is as good: every worker looks at the wish before its next job.
+            let _ = tasks.try_send(Task::Rescan);
+        }
+    }
+
+    /// What the workers have for the loop.
+    #[must_use]
+    pub fn reports(&self) -> &Receiver<Report> {
+        &self.reports
+    }
+
+    /// Jobs that wait in the queue.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Jobs that a worker has in hand.
+    #[must_use]
+    pub fn in_work(&self) -> usize {
+        self.shared.in_work.load(Ordering::Relaxed)
+    }
+
+    /// Whether a job that is submitted now has to wait.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || self.in_work() >= self.shared.threads
+    }
+
+    /// Begins no more jobs from now on; those that run go on. Never blocks.
+    pub fn stop(&mut self) {
+        self.shared.is_stopping.store(true, Ordering::Release);
+        self.tasks = None;
+    }
+
+    /// Whether every thread has ended after [`stop`](Self::stop).
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.alive.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
+    }
+
+    /// Stops and waits until the running jobs have ended, at most until `deadline`. A job that is still running then
+    /// is left to itself, and its mark is taken back: that the server ends is no death of the job.
+    #[must_use]
+    pub fn shutdown(mut self, deadline: Instant) -> Leftover {
+        self.stop();
+        let timeout = crossbeam_channel::at(deadline);
+        let mut reports = self.reports.clone();
+        loop {
+            crossbeam_channel::select! {
+                recv(self.alive) -> _ => break,
+                // Nobody listens any more, but a full inbox would hold the threads up.
+                recv(reports) -> report => if report.is_err() {
+                    reports = crossbeam_channel::never();
+                },
+                recv(timeout) -> _ => break,
+            }
+        }
+        let in_hand = self.shared.lock_in_hand();
+        let mut leftover = Leftover { queued: 0, in_work: 0 };
+        for (name, state) in in_hand.iter() {
+            match state {
+                InHand::Queued => leftover.queued += 1,
+                InHand::Running | InHand::RunningAgain(_) => {
+                    leftover.in_work += 1;
+                    if let Err(error) = attempts::interrupted(self.shared.folder.finished(), name) {
+                        warn!("job.unmark session={name} err={error:?}");
+                    }
+                }
+            }
+        }
+        leftover
+    }
+}
+
+impl Shared {
+    fn new(settings: &WorkerSettings) -> Self {
+        Self {
+            folder: Arc::clone(&settings.folder),
+            archive: Archive::new(&settings.archive.path),
+            is_archiving: settings.archive.enabled,
+            records: RecordsStore::default(),
+            is_recording: settings.records.enabled,
+            gzip_level: settings.archive.gzip_level,
+            in_hand: Mutex::default(),
+            threads: settings.workers.threads.max(1),
+            in_work: AtomicUsize::new(0),
+            is_stopping: AtomicBool::new(false),
+            is_rescan_wanted: AtomicBool::new(false),
+            #[cfg(test)]
+            interrupt: None,
+        }
+    }
+
+    fn lock_in_hand(&self) -> MutexGuard<'_, HashMap<String, InHand>> {
+        // Each change is one call of the map, so it is whole even after a panic.
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A job begins.
+    fn begin(&self, name: &str) {
+        self.lock_in_hand().insert(name.to_owned(), InHand::Running);
+        self.in_work.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job ends. When it was submitted again meanwhile and its dump is gone, the new job is given, still in hand. If
+    /// its dump is still there the loop will submit it anyway.
+    fn end(&self, name: &str, is_dump_gone: bool) -> Option<Job> {
+        self.in_work.fetch_sub(1, Ordering::Relaxed);
+        let mut in_hand = self.lock_in_hand();
+        match in_hand.remove(name) {
+            Some(InHand::RunningAgain(job)) if is_dump_gone => {
+                in_hand.insert(name.to_owned(), InHand::Running);
+                Some(job)
+            }
+            Some(InHand::Queued | InHand::Running | InHand::RunningAgain(_)) | None => None,
+        }
+    }
+
+    /// Lets a test interrupt the job here.
+    #[cfg(test)]
+    fn pass(&self, job: &Job, point: Point) -> Result<(), Failure> {
+        self.interrupt.as_ref().map_or(Ok(()), |interrupt| interrupt(job, point))
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the shape of what tests have here")]
+    fn pass(&self, _job: &Job, _point: Point) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+}
+
+/// One thread.
+struct Worker {
+    bench: Bench,
+    shared: Arc<Shared>,
+    tasks: Receiver<Task>,
+    reports: Sender<Report>,
+    wake: Wake,
+    /// Gone with the thread.
+    _alive: Sender<Infallible>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Ok(task) = self.tasks.recv() {
+            if self.shared.is_stopping() {
+                return;
+            }
+            if self.shared.is_rescan_wanted.swap(false, Ordering::AcqRel) {
+                rescan::run(&self.shared, |report| self.report(report));
+            }
+            match task {
+                Task::Process(job) => self.work_on(job),
+                Task::Rescan => {}
+            }
+        }
+    }
+
+    fn work_on(&mut self, mut job: Job) {
+        loop {
+            let name = job.name.clone();
+            self.shared.begin(&name);
+            let outcome = self.attempt(job);
+            let is_dump_gone = match &outcome {
+                JobOutcome::Stored { .. } | JobOutcome::Quarantined { .. } | JobOutcome::Gone { .. } => true,
+                JobOutcome::Failed { .. } | JobOutcome::Panicked { .. } => false,
+            };
+            let again = self.shared.end(&name, is_dump_gone);
+            self.report(Report::Job(outcome));
+            match again {
+                Some(again) => job = again,
+                None => return,
+            }
+        }
+    }
+
+    fn attempt(&mut self, job: Job) -> JobOutcome {
+        let Self { bench, shared, .. } = self;
+        let result = catch_unwind(AssertUnwindSafe(|| run::run(shared, bench, &job))).unwrap_or_else(|_| {
+            error!("job.panicked session={}", job.name);
+            // Whatever state the job left these in.
+            self.bench = Bench::new(self.shared.gzip_level);
+            run::after_panic(&self.shared, &job)
+        });
+        match result {
+            Ok(Done::Stored { is_errored }) => {
+                debug!("job.stored session={} errored={is_errored}", job.name);
+                JobOutcome::Stored { job, errored: is_errored }
+            }
+            Ok(Done::Quarantined) => JobOutcome::Quarantined { job },
+            Ok(Done::Gone) => JobOutcome::Gone { job },
+            Ok(Done::Panicked) => JobOutcome::Panicked { job },
+            Err(failure) => failed(job, failure),
+        }
+    }
+
+    fn report(&self, report: Report) {
+        // Nobody listens any more only when the server ends; the files tell the next one.
+        let _ = self.reports.send(report);
+        (self.wake)();
+    }
+}
+
+fn failed(job: Job, failure: Failure) -> JobOutcome {
+    let Failure { step, error } = failure;
+    let retry_after = retry_after(job.retries);
+    error!(
+        "job.failed session={} step={step:?} retries={} retry_s={} err={error:?}",
+        job.name,
+        job.retries,
+        retry_after.as_secs()
+    );
+    let job = Job { retries: job.retries.saturating_add(1), ..job };
+    JobOutcome::Failed { job, step, error, retry_after }
+}
+
+/// 1 s, 2 s, 4 s, ... 5 min.
+fn retry_after(retries: u32) -> Duration {
+    let factor = 1u32.checked_shl(retries).unwrap_or(u32::MAX);
+    RETRY_FIRST.saturating_mul(factor).min(RETRY_LAST)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,551 @@
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
+use std::time::SystemTime;
+
+use super::*;
+use crate::jobs::{Origin, Step};
+
+/// Called at each point of each job: may fail, panic or wait.
+pub(super) type Interrupt = Arc<dyn Fn(&Job, Point) -> Result<(), Failure> + Send + Sync>;
+
+const DAY: &str = "2023-11-14";
+const POINTS: [Point; 7] = [
+    Point::Marked,
+    Point::Extracted,
+    Point::DocumentPublished,
+    Point::Committed,
+    Point::RowsAppended,
+    Point::Unmarked,
+    Point::Removed,
+];
+/// No test waits longer for a thread than this before it fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A dump folder and an archive, with workers that come and go.
+struct Site {
+    dir: tempfile::TempDir,
+    folder: Arc<DumpFolder>,
+    archiving: bool,
+    threads: usize,
+    queue_jobs_max: usize,
+    wakes: Arc<AtomicU32>,
+}
+
+fn site() -> Site {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, _) = DumpFolder::open(&dir.path().join("temp")).unwrap();
+    let wakes = Arc::default();
+    Site { dir, folder: Arc::new(folder), archiving: true, threads: 2, queue_jobs_max: 1000, wakes }
+}
+
+impl Site {
+    fn shared(&self) -> Shared {
+        Shared {
+            folder: Arc::clone(&self.folder),
+            archive: Archive::new(&self.dir.path().join("archive")),
+            is_archiving: self.archiving,
+            records: RecordsStore::default(),
+            is_recording: true,
+            gzip_level: 1,
+            in_hand: Mutex::default(),
+            threads: self.threads,
+            in_work: AtomicUsize::new(0),
+            is_stopping: AtomicBool::new(false),
+            is_rescan_wanted: AtomicBool::new(false),
+            interrupt: None,
+        }
+    }
+
+    fn start_shared(&self, shared: Shared) -> Running {
+        let wakes = Arc::clone(&self.wakes);
+        let wake: Wake = Arc::new(move || {
+            wakes.fetch_add(1, Ordering::Relaxed);
+        });
+        Running { workers: Workers::start_shared(shared, self.queue_jobs_max, wake).unwrap() }
+    }
+
+    fn start(&self) -> Running {
+        self.start_shared(self.shared())
+    }
+
+    fn start_with(
+        &self,
+        interrupt: impl Fn(&Job, Point) -> Result<(), Failure> + Send + Sync + 'static,
+    ) -> Running {
+        self.start_shared(Shared { interrupt: Some(Arc::new(interrupt)), ..self.shared() })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Puts a dump where the loop puts it.
+    fn finish(&self, name: &str, content: &str) -> Job {
+        std::fs::write(self.path("temp").join(name), content).unwrap();
+        job_of(&self.folder.finish(name).unwrap(), content.len() as u64)
+    }
+
+    /// Every dump of the archive, unpacked, by its path in it.
+    fn archived(&self) -> BTreeMap<String, String> {
+        let mut dumps = BTreeMap::new();
+        for day in names(&self.path("archive")) {
+            let folder = self.path("archive").join(&day);
+            for name in names(&folder).into_iter().filter(|name| name.ends_with(".gz")) {
+                let mut content = String::new();
+                let file = std::fs::File::open(folder.join(&name)).unwrap();
+                flate2::read::GzDecoder::new(file).read_to_string(&mut content).unwrap();
+                let document = folder.join(name.replace(".gz", ".json"));
+                let document: serde_json::Value =
+                    serde_json::from_slice(&std::fs::read(document).unwrap()).unwrap();
+                assert_eq!(document["dumpMetadata"]["dumpId"], name.as_str());
+                assert_eq!(document["dumpMetadata"]["dumpPath"], format!("{day}/{name}"));
+                dumps.insert(format!("{day}/{name}"), content);
+            }
+        }
+        dumps
+    }
+
+    fn rows(&self) -> Vec<String> {
+        let folder = self.path("archive").join(DAY).join("records");
+        let mut rows: Vec<String> = names(&folder)
+            .iter()
+            .flat_map(|table| {
+                let text = std::fs::read_to_string(folder.join(table)).unwrap();
+                assert!(text.is_empty() || text.ends_with('\n'), "{table} is torn");
+                text.lines().map(str::to_owned).collect::<Vec<_>>()
+            })
+            .collect();
+        rows.sort();
+        rows
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn job_of(name: &str, size_bytes: u64) -> Job {
+    let finished_at = SystemTime::UNIX_EPOCH;
+    Job { name: name.to_owned(), size_bytes, finished_at, retries: 0, origin: Origin::Finished }
+}
+
+fn dump(id: &str) -> String {
+    format!(
+        concat!(
+            "[\"connectionInfo\",null,{{\"userAgent\":\"\",\"clientProtocol\":\"3.1_STANDARD\",",
+            "\"server\":{{\"id\":\"{}\"}}}},1700000000000]\n",
+            "[\"identity\",null,{{\"confName\":\"c\"}},1700000000001,1]\n",
+            "[\"other\",\"PC_0\",null,1700000001000,2]\n"
+        ),
+        id
+    )
+}
+
+/// Workers and what they have reported.
+struct Running {
+    workers: Workers,
+}
+
+impl Running {
+    fn next(&self) -> Report {
+        self.workers.reports().recv_timeout(PATIENCE).expect("the workers have something to say")
+    }
+
+    /// The next outcome of a job; what rescans report is submitted as the loop does it.
+    fn outcome(&self) -> JobOutcome {
+        loop {
+            match self.next() {
+                Report::Job(outcome) => return outcome,
+                Report::Found(jobs) => jobs.into_iter().for_each(|job| self.workers.submit(job).unwrap()),
+                Report::RescanComplete { .. } => {}
+            }
+        }
+    }
+
+    /// Waits for the end of a rescan; the jobs that were found are submitted.
+    fn rescanned(&self) -> u64 {
+        loop {
+            match self.next() {
+                Report::Found(jobs) => jobs.into_iter().for_each(|job| self.workers.submit(job).unwrap()),
+                Report::RescanComplete { jobs } => return jobs,
+                Report::Job(outcome) => panic!("{outcome:?} during the rescan"),
+            }
+        }
+    }
+
+    fn is_stored(&self) -> bool {
+        let outcome = self.outcome();
+        let JobOutcome::Stored { errored, .. } = outcome else { panic!("{outcome:?}") };
+        !errored
+    }
+
+    fn shutdown(self) -> Leftover {
+        #[expect(clippy::disallowed_methods, reason = "a deadline for threads that run")]
+        let deadline = Instant::now() + PATIENCE;
+        self.workers.shutdown(deadline)
+    }
+}
+
+const NOTHING_LEFT: Leftover = Leftover { queued: 0, in_work: 0 };
+
+#[test]
+fn a_finished_dump_ends_in_the_archive_and_nowhere_else() {
+    let site = site();
+    let content = dump("s");
+    let running = site.start();
+    running.rescanned();
+    running.workers.submit(site.finish("s", &content)).unwrap();
+    assert!(running.is_stored());
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(site.archived(), BTreeMap::from([(format!("{DAY}/s.gz"), content)]));
+    assert!(!site.rows().is_empty());
+    assert_eq!(names(&site.path("temp/finished")), [""; 0]);
+    assert_eq!(names(&site.path("archive").join(DAY)), ["records", "s.gz", "s.json"]);
+    assert!(site.wakes.load(Ordering::Relaxed) >= 2, "the loop was woken");
+}
+
+#[test]
+fn without_an_archive_a_processed_dump_is_removed() {
+    let site = Site { archiving: false, ..site() };
+    let running = site.start();
+    running.workers.submit(site.finish("s", &dump("s"))).unwrap();
+    assert!(running.is_stored());
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert!(site.archived().is_empty());
+    assert!(!site.rows().is_empty());
+    assert_eq!(names(&site.path("temp/finished")), [""; 0]);
+}
+
+#[test]
+fn a_dump_that_cannot_be_understood_is_archived_all_the_same() {
+    for content in ["", "\n", "garbage", "[\"connectionInfo\"", "\u{0}\u{0}", "[]\n{}\n"] {
+        let site = site();
+        let running = site.start();
+        running.workers.submit(site.finish("s", content)).unwrap();
+        let is_good = running.is_stored();
+        assert!(!is_good || content.is_empty() || content == "[]\n{}\n", "{content:?}");
+        assert_eq!(running.shutdown(), NOTHING_LEFT);
+        let archived: Vec<String> = site.archived().into_values().collect();
+        assert_eq!(archived, [content]);
+    }
+}
+
+#[test]
+fn every_dump_of_many_is_stored_once() {
+    let site = site();
+    let running = site.start();
+    running.rescanned();
+    let mut expected = BTreeMap::new();
+    for n in 0..200 {
+        let name = format!("s{}", n % 50);
+        let content = dump(&name) + &format!("[\"n\",null,{n},1700000002000,{}]\n", n + 3);
+        running.workers.submit(site.finish(&name, &content)).unwrap();
+        expected.insert(content, ());
+    }
+    for _ in 0..200 {
+        assert!(running.is_stored());
+    }
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    let archived: BTreeMap<String, ()> = site.archived().into_values().map(|content| (content, ())).collect();
+    assert_eq!(site.archived().len(), 200);
+    assert!(archived == expected);
+    assert_eq!(names(&site.path("temp/finished")), [""; 0]);
+}
+
+/// The process ends at every point of a job; the next one finishes it: one archive, one set of rows.
+#[test]
+fn a_crash_anywhere_loses_nothing_and_stores_nothing_twice() {
+    for archiving in [true, false] {
+        let expected = {
+            let site = Site { archiving, ..site() };
+            let running = site.start();
+            running.workers.submit(site.finish("s", &dump("s"))).unwrap();
+            running.is_stored();
+            (site.archived(), site.rows())
+        };
+        for crash in POINTS {
+            let is_passed = archiving || !matches!(crash, Point::DocumentPublished | Point::Committed);
+            if is_passed {
+                assert_eq!(after_a_crash(archiving, crash), expected, "crash at {crash:?}");
+            }
+        }
+    }
+}
+
+/// Runs one job with a crash at `crash`, and once more to its end.
+fn after_a_crash(archiving: bool, crash: Point) -> (BTreeMap<String, String>, Vec<String>) {
+    let site = Site { archiving, threads: 1, ..site() };
+    let (reached, is_reached) = bounded(1);
+    let dying = site.start_with(move |_, point| {
+        if point == crash {
+            reached.send(()).unwrap();
+            // A thread that stops here for good is, for the disk, a process that died here.
+            loop {
+                thread::park();
+            }
+        }
+        Ok(())
+    });
+    dying.workers.submit(site.finish("s", &dump("s"))).unwrap();
+    is_reached.recv_timeout(PATIENCE).expect("the job gets there");
+    drop(dying);
+
+    let running = site.start();
+    if running.rescanned() > 0 {
+        running.is_stored();
+    }
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(names(&site.path("temp/finished")), [""; 0], "crash at {crash:?}");
+    assert_eq!(names(&site.path("temp/quarantine")), [""; 0], "crash at {crash:?}");
+    (site.archived(), site.rows())
+}
+
+#[test]
+fn a_job_that_panics_twice_goes_to_quarantine() {
+    let site = site();
+    let running = site.start_with(|job, point| {
+        assert!(job.name != "bad" || point != Point::Extracted, "as this test wants it");
+        Ok(())
+    });
+    running.rescanned();
+    running.workers.submit(site.finish("bad", &dump("bad"))).unwrap();
+    let outcome = running.outcome();
+    let JobOutcome::Panicked { job } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(names(&site.path("temp/finished")), ["bad", "bad.attempt"]);
+
+    running.workers.submit(job).unwrap();
+    let outcome = running.outcome();
+    assert!(matches!(outcome, JobOutcome::Quarantined { .. }), "{outcome:?}");
+    assert_eq!(std::fs::read_to_string(site.path("temp/quarantine/bad")).unwrap(), dump("bad"));
+    assert_eq!(names(&site.path("temp/finished")), [""; 0]);
+    assert_eq!(names(&site.path("archive").join(DAY)), [""; 0], "no temporary file is left");
+
+    // The worker lives on, and the next bad dump of that name does not replace the one in quarantine.
+    running.workers.submit(site.finish("good", &dump("good"))).unwrap();
+    assert!(running.is_stored());
+    for _ in 0..2 {
+        let job = match names(&site.path("temp/finished")).as_slice() {
+            [] => site.finish("bad", &dump("bad")),
+            _ => job_of("bad", 0),
+        };
+        running.workers.submit(job).unwrap();
+        running.outcome();
+    }
+    assert_eq!(names(&site.path("temp/quarantine")), ["bad", "bad_1"]);
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+}
+
+#[test]
+fn a_dump_that_killed_two_servers_is_not_read_again() {
+    let site = site();
+    for marks in ["x", "xx"] {
+        site.finish("bad", &dump("bad"));
+        std::fs::write(site.path("temp/finished/bad.attempt"), marks).unwrap();
+        let running = site.start_with(|_, point| {
+            assert_ne!(point, Point::Extracted, "as this test wants it");
+            Ok(())
+        });
+        let outcome = running.outcome();
+        assert!(matches!(outcome, JobOutcome::Quarantined { .. }), "{outcome:?}");
+        assert_eq!(names(&site.path("temp/finished")), [""; 0]);
+    }
+    assert_eq!(names(&site.path("temp/quarantine")), ["bad", "bad_1"]);
+}
+
+#[test]
+fn an_archive_that_cannot_be_written_is_tried_again() {
+    let site = site();
+    std::fs::write(site.path("archive"), "a file in place of the folder").unwrap();
+    let running = site.start();
+    running.rescanned();
+    let mut job = site.finish("s", &dump("s"));
+    for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+        running.workers.submit(job).unwrap();
+        let outcome = running.outcome();
+        let JobOutcome::Failed { job: failed, step, retry_after, error } = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!((step, retry_after), (Step::Archive, Duration::from_secs(expected)), "{error}");
+        assert!(error.contains("archive"), "{error}");
+        assert_eq!(names(&site.path("temp/finished")), ["s"], "not marked: this was no death");
+        job = failed;
+    }
+    std::fs::remove_file(site.path("archive")).unwrap();
+    running.workers.submit(job).unwrap();
+    assert!(running.is_stored());
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(site.archived().len(), 1);
+    assert_eq!(names(&site.path("temp/quarantine")), [""; 0]);
+}
+
+#[test]
+fn records_that_cannot_be_written_are_tried_again_without_a_second_archive() {
+    let site = site();
+    let running = site.start();
+    running.rescanned();
+    let records = site.path("archive").join(DAY).join("records");
+    std::fs::create_dir_all(records.parent().unwrap()).unwrap();
+    std::fs::write(&records, "a file in place of the folder").unwrap();
+    running.workers.submit(site.finish("s", &dump("s"))).unwrap();
+    let outcome = running.outcome();
+    let JobOutcome::Failed { job, step, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(step, Step::Records);
+    std::fs::remove_file(&records).unwrap();
+    running.workers.submit(job).unwrap();
+    assert!(running.is_stored());
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(site.archived().len(), 1);
+    assert!(!site.rows().is_empty());
+}
+
+#[test]
+fn what_is_no_dump_is_left_alone() {
+    let site = site();
+    let finished = site.path("temp/finished");
+    let target = site.path("target");
+    std::fs::write(&target, "foreign").unwrap();
+    std::os::unix::fs::symlink(&target, finished.join("link")).unwrap();
+    rustix::fs::mknodat(
+        site.folder.finished(),
+        "fifo",
+        rustix::fs::FileType::Fifo,
+        crate::beneath::FILE_MODE,
+        0,
+    )
+    .unwrap();
+    std::fs::create_dir(finished.join("folder")).unwrap();
+    std::fs::write(finished.join("not a dump"), "").unwrap();
+    std::fs::write(finished.join("orphan.attempt"), "x").unwrap();
+    let running = site.start();
+    assert_eq!(running.rescanned(), 0);
+    for name in ["link", "fifo", "folder", "none"] {
+        running.workers.submit(job_of(name, 0)).unwrap();
+        let outcome = running.outcome();
+        assert!(matches!(outcome, JobOutcome::Gone { .. }), "{name}: {outcome:?}");
+    }
+    assert_eq!(names(&finished), ["fifo", "folder", "link", "not a dump"], "but the orphaned mark is gone");
+    assert_eq!(std::fs::read(&target).unwrap(), b"foreign");
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+}
+
+/// Workers of which every job waits at its first point until it is let go.
+fn held(site: &Site) -> (Running, Receiver<String>, Sender<()>) {
+    let (entered, entries) = bounded(100);
+    let (let_go, gate) = bounded::<()>(100);
+    let running = site.start_with(move |job, point| {
+        if point == Point::Marked {
+            entered.send(job.name.clone()).unwrap();
+            gate.recv().expect("the test lets it go");
+        }
+        Ok(())
+    });
+    running.rescanned();
+    (running, entries, let_go)
+}
+
+#[test]
+fn a_full_queue_gives_the_job_back_and_loses_nothing() {
+    let site = Site { threads: 1, queue_jobs_max: 2, ..site() };
+    let (running, entries, let_go) = held(&site);
+    assert!(!running.workers.is_busy());
+    running.workers.submit(site.finish("s0", &dump("s0"))).unwrap();
+    entries.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((running.workers.in_work(), running.workers.is_busy()), (1, true));
+    for name in ["s1", "s2"] {
+        running.workers.submit(site.finish(name, &dump(name))).unwrap();
+    }
+    assert_eq!(running.workers.queued(), 2);
+    let refused = running.workers.submit(site.finish("s3", &dump("s3"))).unwrap_err();
+    assert_eq!(refused.name, "s3");
+    // What has no place in the queue is found again on disk; what is in hand is not.
+    running.workers.rescan();
+    for _ in 0..3 {
+        let_go.send(()).unwrap();
+    }
+    let (mut stored, mut found, mut complete) = (0, Vec::new(), false);
+    while stored < 3 || !complete {
+        match running.next() {
+            Report::Job(outcome) => {
+                assert!(matches!(outcome, JobOutcome::Stored { .. }), "{outcome:?}");
+                stored += 1;
+            }
+            Report::Found(jobs) => found.extend(jobs),
+            Report::RescanComplete { jobs } => {
+                assert_eq!(jobs, 1);
+                complete = true;
+            }
+        }
+    }
+    assert_eq!((found[0].name.as_str(), found[0].origin), ("s3", Origin::Found));
+    let_go.send(()).unwrap();
+    running.workers.submit(found.remove(0)).unwrap();
+    assert!(running.is_stored());
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(site.archived().len(), 4);
+}
+
+#[test]
+fn a_job_in_hand_is_not_begun_twice_but_a_new_dump_of_its_name_is_not_forgotten() {
+    let site = site();
+    let (entered, entries) = bounded(100);
+    let (let_go, gate) = bounded::<()>(100);
+    let running = site.start_with(move |_, point| {
+        if point == Point::Removed {
+            entered.send(()).unwrap();
+            gate.recv().expect("the test lets it go");
+        }
+        Ok(())
+    });
+    running.rescanned();
+    running.workers.submit(site.finish("s", &dump("first"))).unwrap();
+    entries.recv_timeout(PATIENCE).unwrap();
+    // The dump is removed, the job is not over: the name is free for the next session of this id.
+    let second = site.finish("s", &dump("second"));
+    assert_eq!(second.name, "s");
+    running.workers.submit(second.clone()).unwrap();
+    running.workers.submit(second).unwrap();
+    assert_eq!(running.workers.queued(), 0);
+    let_go.send(()).unwrap();
+    let_go.send(()).unwrap();
+    assert!(running.is_stored());
+    assert!(running.is_stored());
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    let archived: Vec<String> = site.archived().into_values().collect();
+    assert_eq!(archived, [dump("first"), dump("second")]);
+}
+
+#[test]
+fn a_stop_lets_running_jobs_end_and_begins_no_others() {
+    let site = Site { threads: 1, ..site() };
+    let (mut running, entries, let_go) = held(&site);
+    for name in ["s0", "s1"] {
+        running.workers.submit(site.finish(name, &dump(name))).unwrap();
+    }
+    entries.recv_timeout(PATIENCE).unwrap();
+    running.workers.stop();
+    running.workers.submit(job_of("s2", 0)).unwrap_err();
+    assert!(!running.workers.is_stopped());
+    let_go.send(()).unwrap();
+    assert_eq!(running.shutdown(), Leftover { queued: 1, in_work: 0 });
+    assert_eq!(site.archived().len(), 1);
+    assert_eq!(names(&site.path("temp/finished")), ["s1"]);
+}
+
+#[test]
+fn a_stuck_job_does_not_hold_up_the_end_and_is_not_blamed() {
+    let site = site();
+    let (running, entries, _let_go) = held(&site);
+    running.workers.submit(site.finish("stuck", &dump("stuck"))).unwrap();
+    entries.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(names(&site.path("temp/finished")), ["stuck", "stuck.attempt"]);
+    #[expect(clippy::disallowed_methods, reason = "a deadline that has passed")]
+    let now = Instant::now();
+    assert_eq!(running.workers.shutdown(now), Leftover { queued: 0, in_work: 1 });
+    assert_eq!(names(&site.path("temp/finished")), ["stuck"]);
+}

@@ -31,8 +31,9 @@ use crate::archive::Archive;
 use crate::config::{ArchiveConfig, LimitsConfig, RecordsConfig, WorkersConfig};
 use crate::dump_folder::DumpFolder;
 use crate::jobs::{Job, JobOutcome, Wake};
+use crate::metrics::{JobReport, Metrics};
 use crate::records_store::RecordsStore;
-use run::{Bench, Done, Failure, Point};
+use run::{Bench, Done, Failure, Point, Stored};
 
 /// Reports that wait for the loop. When they are full the workers wait: the loop is then far behind anyway.
 const REPORTS_MAX: usize = 256;
@@ -114,6 +115,7 @@ struct Shared {
     records: RecordsStore,
     is_recording: bool,
     gzip_level: u32,
+    metrics: Arc<Metrics>,
     /// At most the queue's length and one per thread.
     in_hand: Mutex<HashMap<String, InHand>>,
     threads: usize,
@@ -137,8 +139,8 @@ impl Workers {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(settings: &WorkerSettings, wake: Wake) -> io::Result<Self> {
-        Self::start_shared(Shared::new(settings), settings.workers.queue_jobs_max, wake)
+    pub fn start(settings: &WorkerSettings, metrics: Arc<Metrics>, wake: Wake) -> io::Result<Self> {
+        Self::start_shared(Shared::new(settings, metrics), settings.workers.queue_jobs_max, wake)
     }
 
     fn start_shared(shared: Shared, queue_jobs_max: usize, wake: Wake) -> io::Result<Self> {
@@ -211,6 +213,12 @@ impl Workers {
         self.queue.len()
     }
 
+    /// Says how many jobs wait in the queue, from any thread, without blocking.
+    pub fn queue_length(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let queue = self.queue.clone();
+        move || queue.len()
+    }
+
     /// Jobs that a worker has in hand.
     #[must_use]
     pub fn in_work(&self) -> usize {
@@ -270,8 +278,9 @@ impl Workers {
 }
 
 impl Shared {
-    fn new(settings: &WorkerSettings) -> Self {
+    fn new(settings: &WorkerSettings, metrics: Arc<Metrics>) -> Self {
         Self {
+            metrics,
             folder: Arc::clone(&settings.folder),
             archive: Archive::new(&settings.archive.path),
             is_archiving: settings.archive.enabled,
@@ -377,6 +386,7 @@ impl Worker {
 
     fn attempt(&mut self, job: Job) -> JobOutcome {
         let Self { bench, shared, .. } = self;
+        let begun = now();
         let result = catch_unwind(AssertUnwindSafe(|| run::run(shared, bench, &job))).unwrap_or_else(|_| {
             error!("job.panicked session={}", job.name);
             // Whatever state the job left these in.
@@ -384,14 +394,30 @@ impl Worker {
             run::after_panic(&self.shared, &job)
         });
         match result {
-            Ok(Done::Stored { is_errored }) => {
-                debug!("job.stored session={} errored={is_errored}", job.name);
+            Ok(Done::Stored(Stored { client, size_bytes, is_errored, features })) => {
+                let ended = now();
+                let processing = ended.duration_since(begun);
+                debug!("job.stored session={} bytes={size_bytes} errored={is_errored}", job.name);
+                let report = JobReport {
+                    client_type: client,
+                    dump_bytes: size_bytes,
+                    processing,
+                    errored: is_errored,
+                    features,
+                };
+                self.shared.metrics.job_done(&report, ended);
                 JobOutcome::Stored { job, errored: is_errored }
             }
-            Ok(Done::Quarantined) => JobOutcome::Quarantined { job },
+            Ok(Done::Quarantined) => {
+                self.shared.metrics.quarantined();
+                JobOutcome::Quarantined { job }
+            }
             Ok(Done::Gone) => JobOutcome::Gone { job },
             Ok(Done::Panicked) => JobOutcome::Panicked { job },
-            Err(failure) => failed(job, failure),
+            Err(failure) => {
+                self.shared.metrics.storage_error();
+                failed(job, failure)
+            }
         }
     }
 
@@ -400,6 +426,11 @@ impl Worker {
         let _ = self.reports.send(report);
         (self.wake)();
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an edge: how long a job takes concerns nobody's logic")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn failed(job: Job, failure: Failure) -> JobOutcome {

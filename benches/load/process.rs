@@ -161,7 +161,8 @@ impl Drop for Subject {
 
 /// The release build of this package, or another one to compare it with.
 fn server_binary() -> PathBuf {
-    std::env::var_os("TEST_SERVER_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_rtcstats-server").into(), PathBuf::from)
+    std::env::var_os("TEST_SERVER_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_rtcstats-server").into(), PathBuf::from)
 }
 
 /// The command, bound to one core where there are two, so that receiver and sender do not share one.

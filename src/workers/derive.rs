@@ -5,6 +5,7 @@ use std::io::BufRead;
 use serde_json::{Value, json};
 
 use super::source::Source;
+use crate::metrics::FeatureMetrics;
 use crate::records_store::TableRows;
 
 /// Where a dump is archived, for its document.
@@ -18,6 +19,7 @@ pub(super) struct Archived<'a> {
 /// The result of one dump.
 pub(super) struct Derived {
     pub(super) is_errored: bool,
+    pub(super) features: Option<FeatureMetrics>,
     lines: u64,
 }
 
@@ -36,7 +38,7 @@ impl Derived {
                 }
             }
         }
-        Self { is_errored, lines }
+        Self { is_errored, features: None, lines }
     }
 
     pub(super) fn document(&self, archived: &Archived<'_>) -> Vec<u8> {

@@ -20,25 +20,34 @@ use crate::archive::day::Day;
 use crate::archive::gzip::{Content, Gzip};
 use crate::archive::{ArchiveError, DayFolder, Place, Temporary};
 use crate::beneath::{self, Opened};
+use crate::client::ClientType;
 use crate::dump_folder;
 use crate::jobs::{Job, Origin, Step};
+use crate::metrics::FeatureMetrics;
 use crate::records_store::Before;
 use crate::recovery::first_line::FirstLine;
 
 /// How a job ended that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Done {
     /// Archived, if that is wanted, and removed from the dump folder.
-    Stored {
-        /// Whether the dump had problems.
-        is_errored: bool,
-    },
+    Stored(Stored),
     /// Moved to the quarantine.
     Quarantined,
     /// Nothing to do.
     Gone,
     /// Died, and may be tried once more.
     Panicked,
+}
+
+/// What was learnt of a dump that was stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Stored {
+    pub(super) client: ClientType,
+    pub(super) size_bytes: u64,
+    /// Whether the dump had problems.
+    pub(super) is_errored: bool,
+    pub(super) features: Option<FeatureMetrics>,
 }
 
 /// Why a job has to be run again.
@@ -109,13 +118,13 @@ pub(super) fn run(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<Done,
     };
     shared.pass(job, Point::Marked)?;
     match process(shared, bench, job, &attempt) {
-        Ok(Some(is_errored)) => {
+        Ok(Some(stored)) => {
             let fail = |action| Failure::of_job(Step::Unlink, job, action);
             attempt.clear().map_err(fail("unmark it"))?;
             shared.pass(job, Point::Unmarked)?;
             beneath::remove(finished, &job.name).map_err(fail("remove it"))?;
             shared.pass(job, Point::Removed)?;
-            Ok(Done::Stored { is_errored })
+            Ok(Done::Stored(stored))
         }
         Ok(None) => {
             attempt.end().map_err(fail("unmark it"))?;
@@ -149,13 +158,13 @@ fn quarantine(shared: &Shared, job: &Job) -> Result<Done, Failure> {
     Ok(Done::Quarantined)
 }
 
-/// Everything between the mark and its removal: whether the dump had problems, or `None` when it is not there.
+/// Everything between the mark and its removal; `None` when the dump is not there.
 fn process(
     shared: &Shared,
     bench: &mut Bench,
     job: &Job,
     attempt: &Attempt<'_>,
-) -> Result<Option<bool>, Failure> {
+) -> Result<Option<Stored>, Failure> {
     let opened = beneath::open_file(shared.folder.finished(), &job.name, OFlags::RDONLY);
     let (file, stat) = match opened.map_err(Failure::of_job(Step::Open, job, "open it"))? {
         Opened::File(file, stat) => (file, stat),
@@ -177,7 +186,7 @@ fn process(
         source.copy_to(Copy { gzip: &mut bench.gzip, file: packed.file() }).map_err(source_failure)?;
     }
     let derived = Derived::of(&mut source);
-    let (content, _) = source.finish().map_err(source_failure)?;
+    let (content, size_bytes) = source.finish().map_err(source_failure)?;
     shared.pass(job, Point::Extracted)?;
 
     let was_begun = job.origin == Origin::Found || job.retries > 0 || attempt.deaths() > 0;
@@ -190,7 +199,12 @@ fn process(
         shared.records.append(&day, &rows, before).map_err(|error| Failure::new(Step::Records, &error))?;
         shared.pass(job, Point::RowsAppended)?;
     }
-    Ok(Some(derived.is_errored))
+    Ok(Some(Stored {
+        client: dump.client,
+        size_bytes,
+        is_errored: derived.is_errored,
+        features: derived.features,
+    }))
 }
 
 /// Publishes document and copy. Gives the name that the dump has in the archive, and whether an earlier attempt may
@@ -224,6 +238,7 @@ fn archive(
 /// What is known of a dump beside its content.
 struct Dump {
     id: String,
+    client: ClientType,
     day: Day,
     modified: SystemTime,
 }
@@ -233,8 +248,9 @@ impl Dump {
         let modified = dump_folder::modified(stat).unwrap_or(SystemTime::UNIX_EPOCH);
         let clock = first.as_ref().and_then(|first| first.clock_ms);
         let day = clock.and_then(Day::of_clock).unwrap_or_else(|| Day::of_time(modified));
+        let client = first.as_ref().map_or(ClientType::Unsupported, |first| first.client);
         let id = first.and_then(|first| first.server.id).unwrap_or_else(|| job.name.clone());
-        Self { id, day, modified }
+        Self { id, client, day, modified }
     }
 
     fn archived<'a>(&'a self, name: &'a str) -> Archived<'a> {

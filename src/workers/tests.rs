@@ -31,13 +31,22 @@ struct Site {
     threads: usize,
     queue_jobs_max: usize,
     wakes: Arc<AtomicU32>,
+    metrics: Arc<Metrics>,
 }
 
 fn site() -> Site {
     let dir = tempfile::tempdir().unwrap();
     let (folder, _) = DumpFolder::open(&dir.path().join("temp")).unwrap();
-    let wakes = Arc::default();
-    Site { dir, folder: Arc::new(folder), archiving: true, threads: 2, queue_jobs_max: 1000, wakes }
+    let metrics = Metrics::new(now(), SystemTime::UNIX_EPOCH).unwrap();
+    Site {
+        dir,
+        folder: Arc::new(folder),
+        archiving: true,
+        threads: 2,
+        queue_jobs_max: 1000,
+        wakes: Arc::default(),
+        metrics: Arc::new(metrics),
+    }
 }
 
 impl Site {
@@ -49,6 +58,7 @@ impl Site {
             records: RecordsStore::default(),
             is_recording: true,
             gzip_level: 1,
+            metrics: Arc::clone(&self.metrics),
             in_hand: Mutex::default(),
             threads: self.threads,
             in_work: AtomicUsize::new(0),
@@ -105,6 +115,13 @@ impl Site {
             }
         }
         dumps
+    }
+
+    /// The value of a metric without labels.
+    fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics.render(now()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
     fn rows(&self) -> Vec<String> {
@@ -186,9 +203,7 @@ impl Running {
     }
 
     fn shutdown(self) -> Leftover {
-        #[expect(clippy::disallowed_methods, reason = "a deadline for threads that run")]
-        let deadline = Instant::now() + PATIENCE;
-        self.workers.shutdown(deadline)
+        self.workers.shutdown(now() + PATIENCE)
     }
 }
 
@@ -208,6 +223,10 @@ fn a_finished_dump_ends_in_the_archive_and_nowhere_else() {
     assert_eq!(names(&site.path("temp/finished")), [""; 0]);
     assert_eq!(names(&site.path("archive").join(DAY)), ["records", "s.gz", "s.json"]);
     assert!(site.wakes.load(Ordering::Relaxed) >= 2, "the loop was woken");
+    assert_eq!(site.metric("rtcstats_files_processed"), 1.0);
+    assert_eq!(site.metric("rtcstats_files_errored"), 0.0);
+    assert_eq!(site.metric("rtcstats_dump_size_sum"), dump("s").len() as f64);
+    assert_eq!(site.metric("rtcstats_processing_time_count"), 1.0);
 }
 
 #[test]
@@ -230,6 +249,7 @@ fn a_dump_that_cannot_be_understood_is_archived_all_the_same() {
         running.workers.submit(site.finish("s", content)).unwrap();
         let is_good = running.is_stored();
         assert!(!is_good || content.is_empty() || content == "[]\n{}\n", "{content:?}");
+        assert_eq!(site.metric("rtcstats_files_errored"), f64::from(!is_good), "{content:?}");
         assert_eq!(running.shutdown(), NOTHING_LEFT);
         let archived: Vec<String> = site.archived().into_values().collect();
         assert_eq!(archived, [content]);
@@ -338,6 +358,7 @@ fn a_job_that_panics_twice_goes_to_quarantine() {
         running.outcome();
     }
     assert_eq!(names(&site.path("temp/quarantine")), ["bad", "bad_1"]);
+    assert_eq!(site.metric("rtcstats_files_errored"), 2.0);
     assert_eq!(running.shutdown(), NOTHING_LEFT);
 }
 
@@ -376,6 +397,7 @@ fn an_archive_that_cannot_be_written_is_tried_again() {
         assert_eq!(names(&site.path("temp/finished")), ["s"], "not marked: this was no death");
         job = failed;
     }
+    assert_eq!(site.metric("rtcstats_storage_error_count"), 11.0);
     std::fs::remove_file(site.path("archive")).unwrap();
     running.workers.submit(job).unwrap();
     assert!(running.is_stored());
@@ -544,8 +566,6 @@ fn a_stuck_job_does_not_hold_up_the_end_and_is_not_blamed() {
     running.workers.submit(site.finish("stuck", &dump("stuck"))).unwrap();
     entries.recv_timeout(PATIENCE).unwrap();
     assert_eq!(names(&site.path("temp/finished")), ["stuck", "stuck.attempt"]);
-    #[expect(clippy::disallowed_methods, reason = "a deadline that has passed")]
-    let now = Instant::now();
-    assert_eq!(running.workers.shutdown(now), Leftover { queued: 0, in_work: 1 });
+    assert_eq!(running.workers.shutdown(now()), Leftover { queued: 0, in_work: 1 });
     assert_eq!(names(&site.path("temp/finished")), ["stuck"]);
 }

@@ -125,16 +125,16 @@ fn a_bad_configuration_is_reported_at_hangup() {
     let folder = settings.root().join("config");
     fs::create_dir(&folder).unwrap();
     let file = folder.join("local.toml");
-    fs::write(&file, "[limits]\nsessions_per_connection = 2\n").unwrap();
+    fs::write(&file, "[limits]\nsessions_per_connection_max = 2\n").unwrap();
     let server = settings.start();
-    fs::write(&file, "[limits]\nsessions_per_conection = 3\n").unwrap();
+    fs::write(&file, "[limits]\nsessions_per_conection_max = 3\n").unwrap();
     server.hangup();
-    let line = server.expect_log("sessions_per_conection");
+    let line = server.expect_log("sessions_per_conection_max");
     assert!(line.contains("local.toml"), "{line}");
     WsClient::open(server.ingest, &Upgrade::back_end("")).close(1000);
 
     // A good one is taken over for connections to come.
-    fs::write(&file, "[limits]\nmessage_bytes = 1000\n").unwrap();
+    fs::write(&file, "[limits]\nmessage_bytes_max = 1000\n").unwrap();
     server.hangup();
     server.wait_until("the new limit holds", || {
         let mut client = WsClient::open(server.ingest, &Upgrade::back_end(""));

@@ -99,7 +99,7 @@ pub enum Step {
 enum Phase {
     /// Collecting the request head.
     Head {
-        /// What has come so far when it was not all in one read; at most `limits.head_bytes_max`.
+        /// What has come so far when it was not all in one read; at most `limits.head_bytes`.
         received: Vec<u8>,
     },
     /// Upgraded.
@@ -294,9 +294,10 @@ impl<S: Transport> Connection<S> {
         self.upgrade(upgrade, turn);
         // A client may send frames right behind its head.
         if let (true, Some(frames)) = (self.is_open(), bytes.get_mut(head_len..))
-            && !frames.is_empty() {
-                self.frames(frames, turn);
-            }
+            && !frames.is_empty()
+        {
+            self.frames(frames, turn);
+        }
     }
 
     fn health(&mut self, method: Method, turn: &mut Turn<'_>) {

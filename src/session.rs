@@ -200,6 +200,8 @@ pub struct Session {
     pub started_ms: u64,
     /// When the last entry came, for idle limits.
     pub last_entry: Instant,
+    /// Which one it was among the entries of all sessions: tells apart what came in one turn of the loop.
+    pub last_entry_order: u64,
     /// When the newest number was last acknowledged.
     pub acknowledged_at: Instant,
     /// Whether it stands in the collector's queue of sessions to be flushed.
@@ -228,6 +230,7 @@ impl Session {
             info,
             started_ms: 0,
             last_entry: now,
+            last_entry_order: 0,
             acknowledged_at: now,
             flush_pending: false,
             acknowledge_pending: false,
@@ -424,22 +427,23 @@ impl Sessions {
         now: Instant,
     ) -> Arrival {
         if let Some(&session) = self.by_url.get(id)
-            && let Some(found) = self.slots.find_mut(session) {
-                let before = std::mem::replace(&mut found.state, State::Open(connection));
-                found.by_url = true;
-                found.acknowledged_at = now;
-                found.ledger.restart_acknowledging();
-                if found.dump.is_none() && found.info.is_none() {
-                    found.info = Some(Rc::clone(info));
-                }
-                return match before {
-                    State::Open(from) => Arrival::TakenOver { session, from },
-                    State::Waiting { .. } => {
-                        self.waiting_count -= 1;
-                        Arrival::Resumed(session)
-                    }
-                };
+            && let Some(found) = self.slots.find_mut(session)
+        {
+            let before = std::mem::replace(&mut found.state, State::Open(connection));
+            found.by_url = true;
+            found.acknowledged_at = now;
+            found.ledger.restart_acknowledging();
+            if found.dump.is_none() && found.info.is_none() {
+                found.info = Some(Rc::clone(info));
             }
+            return match before {
+                State::Open(from) => Arrival::TakenOver { session, from },
+                State::Waiting { .. } => {
+                    self.waiting_count -= 1;
+                    Arrival::Resumed(session)
+                }
+            };
+        }
         let last = match self.ended.get(id) {
             Some(ended) if ended.until <= now => 0,
             Some(ended) if ended.by_client && is_reconnect => return Arrival::Ended,

@@ -125,7 +125,7 @@ fn a_bad_configuration_is_reported_at_hangup() {
     let folder = settings.root().join("config");
     fs::create_dir(&folder).unwrap();
     let file = folder.join("local.toml");
-    fs::write(&file, "[limits]\nsessions_per_connection_max = 2\n").unwrap();
+    fs::write(&file, "[limits]\nsessions_per_connection = 2\n").unwrap();
     let server = settings.start();
     fs::write(&file, "[limits]\nsessions_per_conection_max = 3\n").unwrap();
     server.hangup();

@@ -294,9 +294,10 @@ impl<S: Transport> Connection<S> {
         self.upgrade(upgrade, turn);
         // A client may send frames right behind its head.
         if let (true, Some(frames)) = (self.is_open(), bytes.get_mut(head_len..))
-            && !frames.is_empty() {
-                self.frames(frames, turn);
-            }
+            && !frames.is_empty()
+        {
+            self.frames(frames, turn);
+        }
     }
 
     fn health(&mut self, method: Method, turn: &mut Turn<'_>) {

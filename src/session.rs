@@ -424,22 +424,23 @@ impl Sessions {
         now: Instant,
     ) -> Arrival {
         if let Some(&session) = self.by_url.get(id)
-            && let Some(found) = self.slots.find_mut(session) {
-                let before = std::mem::replace(&mut found.state, State::Open(connection));
-                found.by_url = true;
-                found.acknowledged_at = now;
-                found.ledger.restart_acknowledging();
-                if found.dump.is_none() && found.info.is_none() {
-                    found.info = Some(Rc::clone(info));
-                }
-                return match before {
-                    State::Open(from) => Arrival::TakenOver { session, from },
-                    State::Waiting { .. } => {
-                        self.waiting_count -= 1;
-                        Arrival::Resumed(session)
-                    }
-                };
+            && let Some(found) = self.slots.find_mut(session)
+        {
+            let before = std::mem::replace(&mut found.state, State::Open(connection));
+            found.by_url = true;
+            found.acknowledged_at = now;
+            found.ledger.restart_acknowledging();
+            if found.dump.is_none() && found.info.is_none() {
+                found.info = Some(Rc::clone(info));
             }
+            return match before {
+                State::Open(from) => Arrival::TakenOver { session, from },
+                State::Waiting { .. } => {
+                    self.waiting_count -= 1;
+                    Arrival::Resumed(session)
+                }
+            };
+        }
         let last = match self.ended.get(id) {
             Some(ended) if ended.until <= now => 0,
             Some(ended) if ended.by_client && is_reconnect => return Arrival::Ended,

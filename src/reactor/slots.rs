@@ -72,12 +72,13 @@ impl<T> Slots<T> {
     /// When 2^32 slots are occupied.
     pub fn insert_with(&mut self, make: impl FnOnce(SlotId) -> T) -> SlotId {
         if let Some(index) = self.free.pop()
-            && let Some(slot) = self.slots.get_mut(index as usize) {
-                slot.generation = slot.generation.checked_add(1).unwrap_or(1);
-                let id = SlotId { index, generation: slot.generation };
-                slot.value = Some(make(id));
-                return id;
-            }
+            && let Some(slot) = self.slots.get_mut(index as usize)
+        {
+            slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+            let id = SlotId { index, generation: slot.generation };
+            slot.value = Some(make(id));
+            return id;
+        }
         #[expect(clippy::expect_used, reason = "2^32 sockets or sessions cannot exist at once")]
         let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 slots");
         let id = SlotId { index, generation: 1 };

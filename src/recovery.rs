@@ -177,7 +177,7 @@ fn describe(found: &mut Recovered, head: &[u8]) {
         found.created_ms = clock_ms;
         found.part = server.part.unwrap_or(0);
         if let Some(id) = &server.id {
-            found.id.clone_from(id);
+            id.as_str().clone_into(&mut found.id);
         }
         found.server = server;
     }

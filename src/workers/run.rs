@@ -262,7 +262,8 @@ impl Dump {
         let clock = first.as_ref().and_then(|first| first.clock_ms);
         let day = clock.and_then(Day::of_clock).unwrap_or_else(|| Day::of_time(modified));
         let client = first.as_ref().map_or(ClientType::Unsupported, |first| first.client);
-        let id = first.and_then(|first| first.server.id).unwrap_or_else(|| job.name.clone());
+        let id = first.and_then(|first| first.server.id);
+        let id = id.map_or_else(|| job.name.clone(), |id| id.as_str().to_owned());
         Self { id, client, day, modified }
     }
 

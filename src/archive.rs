@@ -26,6 +26,7 @@ use log::{info, warn};
 use rustix::fs::{Dir, FlockOperation, OFlags};
 
 use crate::beneath::{self, Opened};
+use crate::logging::value;
 use day::Day;
 use gzip::Content;
 
@@ -326,9 +327,9 @@ impl DayFolder {
         });
         match removed {
             Ok(0) => {}
-            Ok(count) => info!("archive.stale removed={count} path={}", self.path.display()),
+            Ok(count) => info!("archive.stale removed={count} path={}", value(self.path.display())),
             // Nothing depends on it: what is left is tried again at the next start.
-            Err(error) => warn!("archive.stale path={} err={error:?}", self.path.display()),
+            Err(error) => warn!("archive.stale path={} err={}", value(self.path.display()), value(error)),
         }
     }
 

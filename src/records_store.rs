@@ -17,6 +17,7 @@ use log::warn;
 use crate::archive::DayFolder;
 use crate::archive::day::Day;
 use crate::beneath;
+use crate::logging::value;
 
 /// Folder of the tables in a day.
 const FOLDER: &str = "records";
@@ -177,7 +178,7 @@ impl Table {
             .map_err(fail("read", &path))?
             .unwrap_or(size_bytes);
         if whole < size_bytes {
-            warn!("records.torn path={} cut_bytes={}", path.display(), size_bytes - whole);
+            warn!("records.torn path={} cut_bytes={}", value(path.display()), size_bytes - whole);
             file.set_len(whole).map_err(fail("cut the torn end of", &path))?;
         }
         Ok(Self { day: day.day(), name, path, file: Arc::new(file) })
@@ -196,7 +197,7 @@ impl Table {
         let before = self.file.metadata().map_err(|error| self.fail("look at", error))?.len();
         (&*self.file).write_all(lines).map_err(|error| {
             if let Err(error) = self.file.set_len(before) {
-                warn!("records.torn path={} err={error:?}", self.path.display());
+                warn!("records.torn path={} err={}", value(self.path.display()), value(error));
             }
             self.fail("append to", error)
         })

@@ -25,12 +25,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use log::{debug, error, warn};
+use log::warn;
 
 use crate::archive::Archive;
 use crate::config::{ArchiveConfig, LimitsConfig, RecordsConfig, WorkersConfig};
 use crate::dump_folder::DumpFolder;
 use crate::jobs::{Job, JobOutcome, Wake};
+use crate::logging::value;
 use crate::metrics::{JobReport, Metrics};
 use crate::records_store::RecordsStore;
 use run::{Bench, Done, Failure, Point, Stored};
@@ -268,7 +269,7 @@ impl Workers {
                 InHand::Running | InHand::RunningAgain(_) => {
                     leftover.in_work += 1;
                     if let Err(error) = attempts::interrupted(self.shared.folder.finished(), name) {
-                        warn!("job.unmark session={name} err={error:?}");
+                        warn!("job.unmark dump={name} err={}", value(error));
                     }
                 }
             }
@@ -388,7 +389,6 @@ impl Worker {
         let Self { bench, shared, .. } = self;
         let begun = now();
         let result = catch_unwind(AssertUnwindSafe(|| run::run(shared, bench, &job))).unwrap_or_else(|_| {
-            error!("job.panicked session={}", job.name);
             // Whatever state the job left these in.
             self.bench = Bench::new(self.shared.gzip_level);
             run::after_panic(&self.shared, &job)
@@ -397,7 +397,6 @@ impl Worker {
             Ok(Done::Stored(Stored { client, size_bytes, is_errored, features })) => {
                 let ended = now();
                 let processing = ended.duration_since(begun);
-                debug!("job.stored session={} bytes={size_bytes} errored={is_errored}", job.name);
                 let report = JobReport {
                     client_type: client,
                     dump_bytes: size_bytes,
@@ -436,12 +435,6 @@ fn now() -> Instant {
 fn failed(job: Job, failure: Failure) -> JobOutcome {
     let Failure { step, error } = failure;
     let retry_after = retry_after(job.retries);
-    error!(
-        "job.failed session={} step={step:?} retries={} retry_s={} err={error:?}",
-        job.name,
-        job.retries,
-        retry_after.as_secs()
-    );
     let job = Job { retries: job.retries.saturating_add(1), ..job };
     JobOutcome::Failed { job, step, error, retry_after }
 }

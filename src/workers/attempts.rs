@@ -12,6 +12,7 @@ use log::warn;
 use rustix::fs::OFlags;
 
 use crate::beneath::{self, Opened};
+use crate::logging::value;
 
 /// Attempts that may die before a dump goes to quarantine.
 pub(super) const DEATHS_MAX: u64 = 2;
@@ -38,7 +39,7 @@ impl<'a> Attempt<'a> {
             Ok((_, deaths)) if deaths >= DEATHS_MAX => Ok(None),
             Ok((marker, deaths)) => Ok(Some(Self { folder, name, marker: Some(marker), deaths })),
             Err(error) if is_full(&error) => {
-                warn!("job.unmarked session={dump} err={error:?}");
+                warn!("job.unmarked dump={dump} err={}", value(error));
                 Ok(Some(Self { folder, name, marker: None, deaths: 0 }))
             }
             Err(error) => Err(error),

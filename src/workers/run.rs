@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use log::{error, warn};
+use log::{info, warn};
 use rustix::fs::{OFlags, Stat};
 
 use super::Shared;
@@ -23,6 +23,7 @@ use crate::beneath::{self, Opened};
 use crate::client::ClientType;
 use crate::dump_folder;
 use crate::jobs::{Job, Origin, Step};
+use crate::logging::{chain, value};
 use crate::metrics::FeatureMetrics;
 use crate::records_store::Before;
 use crate::recovery::first_line::FirstLine;
@@ -84,13 +85,7 @@ impl Bench {
 impl Failure {
     /// A failure of `step`, told with all its causes.
     fn new(step: Step, error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        Self { step, error: text }
+        Self { step, error: chain(error).to_string() }
     }
 
     /// A failure of `step` in the folder of jobs.
@@ -108,7 +103,7 @@ pub(super) fn run(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<Done,
     match beneath::look(finished, &job.name).map_err(fail("look at it"))? {
         Some(stat) if beneath::is_regular(&stat) => {}
         Some(_) => {
-            warn!("job.foreign name={:?} left alone: is no regular file", job.name);
+            warn!("job.foreign dump={}: is no regular file, left alone", job.name);
             return Ok(Done::Gone);
         }
         None => return Ok(Done::Gone),
@@ -132,7 +127,7 @@ pub(super) fn run(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<Done,
         }
         Err(failure) => {
             if let Err(error) = attempt.end() {
-                warn!("job.unmark session={} err={error:?}", job.name);
+                warn!("job.unmark dump={} err={}", job.name, value(error));
             }
             // The disk may have gone and come back as another: open everything by its name next time.
             shared.archive.forget_folders();
@@ -153,7 +148,7 @@ pub(super) fn after_panic(shared: &Shared, job: &Job) -> Result<Done, Failure> {
 fn quarantine(shared: &Shared, job: &Job) -> Result<Done, Failure> {
     let fail = |action| Failure::of_job(Step::Open, job, action);
     let name = shared.folder.quarantine(&job.name).map_err(fail("move it to quarantine"))?;
-    error!("job.quarantined session={} kept=quarantine/{name} deaths={}", job.name, attempts::DEATHS_MAX);
+    info!("job.kept dump={} path=quarantine/{name} deaths={}", job.name, attempts::DEATHS_MAX);
     attempts::forget(shared.folder.finished(), &job.name).map_err(fail("unmark it"))?;
     Ok(Done::Quarantined)
 }
@@ -267,7 +262,8 @@ impl Dump {
         let clock = first.as_ref().and_then(|first| first.clock_ms);
         let day = clock.and_then(Day::of_clock).unwrap_or_else(|| Day::of_time(modified));
         let client = first.as_ref().map_or(ClientType::Unsupported, |first| first.client);
-        let id = first.and_then(|first| first.server.id).unwrap_or_else(|| job.name.clone());
+        let id = first.and_then(|first| first.server.id);
+        let id = id.map_or_else(|| job.name.clone(), |id| id.as_str().to_owned());
         Self { id, client, day, modified }
     }
 

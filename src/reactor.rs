@@ -104,7 +104,7 @@ impl Source {
     }
 }
 
-/// The waker's token, for whoever creates the [`Waker`] before the reactor exists.
+/// The waker's token, for whoever creates the [`mio::Waker`] before the reactor exists.
 #[must_use]
 pub fn inbox_token() -> Token {
     Source::Inbox.token()

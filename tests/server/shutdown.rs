@@ -127,14 +127,14 @@ fn a_bad_configuration_is_reported_at_hangup() {
     let file = folder.join("local.toml");
     fs::write(&file, "[limits]\nsessions_per_connection = 2\n").unwrap();
     let server = settings.start();
-    fs::write(&file, "[limits]\nsessions_per_conection_max = 3\n").unwrap();
+    fs::write(&file, "[limits]\nsessions_per_conection = 3\n").unwrap();
     server.hangup();
-    let line = server.expect_log("sessions_per_conection_max");
+    let line = server.expect_log("sessions_per_conection");
     assert!(line.contains("local.toml"), "{line}");
     WsClient::open(server.ingest, &Upgrade::back_end("")).close(1000);
 
     // A good one is taken over for connections to come.
-    fs::write(&file, "[limits]\nmessage_bytes_max = 1000\n").unwrap();
+    fs::write(&file, "[limits]\nmessage_bytes = 1024\n").unwrap();
     server.hangup();
     server.wait_until("the new limit holds", || {
         let mut client = WsClient::open(server.ingest, &Upgrade::back_end(""));

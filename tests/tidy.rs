@@ -1,6 +1,12 @@
 //! Holds rules about the sources that no compiler checks: each outside crate has its home, no line is overlong, nothing
 //! that was left from debugging stays.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot read its input fails; the tests' allowance does not reach helper functions"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

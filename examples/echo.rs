@@ -21,7 +21,7 @@ const HEAD: HeadLimits = HeadLimits { bytes_max: 8192, headers_max: 64 };
 /// The suite sends messages of 16 MiB and fragments of 64 bytes.
 const FRAMES: FrameLimits = FrameLimits { message_bytes_max: 64 << 20, message_fragments_max: 1 << 20 };
 
-/// As large as a shared read buffer is likely to be, so that the suite meets frames that are cut and frames that are not.
+/// Large enough that the suite meets whole frames, small enough that it meets cut ones.
 const READ_BYTES: usize = 64 << 10;
 
 /// A peer that neither sends nor closes for so long holds its thread no longer.

@@ -13,7 +13,7 @@
 pub mod day;
 pub mod gzip;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,7 +32,15 @@ use gzip::Content;
 /// Folders of days that are kept open. Most jobs are of today; after a long stop leftovers are of a few days.
 const OPEN_DAYS_MAX: usize = 16;
 /// Names that are tried for one dump.
-const CANDIDATES_MAX: u32 = 100_000;
+const TRIES_MAX: u32 = 100_000;
+/// Free names in a row behind which a dump that may be in the archive is not looked for any further. A hole is left
+/// where a worker had claimed a name and failed, or where an operator has removed a dump.
+const GAP_MAX: u32 = 16;
+/// Parts from which on the highest one is remembered: one peer that uses an id again and again would otherwise make
+/// us look at every name it has, each time.
+const HIGH_PART_MIN: u32 = 16;
+/// Ids of which the highest part is remembered.
+const HIGH_PARTS_MAX: usize = 1024;
 /// Temporary names that are tried for one file; a taken one is left from a crash of a process with our id.
 const TEMPORARY_TRIES_MAX: u32 = 1_000;
 const TEMPORARY_PREFIX: &str = ".rtcstats-";
@@ -68,8 +76,8 @@ pub enum ArchiveError {
 pub struct Archive {
     path: PathBuf,
     folders: Mutex<Folders>,
-    /// What workers are filling at this moment: at most one name each.
-    claims: Arc<Mutex<HashSet<(Day, String)>>>,
+    claims: Arc<Mutex<Claims>>,
+    process_id: u32,
     temporary_count: AtomicU64,
 }
 
@@ -97,6 +105,15 @@ pub enum Place {
     Free(Slot),
 }
 
+/// Which names have to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// The dump may be in the archive already, under any of them.
+    Everywhere,
+    /// It cannot be there. Names that this process has seen to be taken are skipped.
+    FreeName,
+}
+
 /// A free name in the archive, claimed until this value goes.
 #[derive(Debug)]
 pub struct Slot {
@@ -113,6 +130,7 @@ impl Archive {
             path: path.to_owned(),
             folders: Mutex::default(),
             claims: Arc::default(),
+            process_id: std::process::id(),
             temporary_count: AtomicU64::new(0),
         }
     }
@@ -151,7 +169,7 @@ impl Archive {
     pub fn temporary(&self, day: &Arc<DayFolder>) -> Result<Temporary, ArchiveError> {
         for _ in 0..TEMPORARY_TRIES_MAX {
             let count = self.temporary_count.fetch_add(1, Ordering::Relaxed);
-            let name = format!("{TEMPORARY_PREFIX}{}-{count}{TEMPORARY_SUFFIX}", std::process::id());
+            let name = format!("{TEMPORARY_PREFIX}{}-{count}{TEMPORARY_SUFFIX}", self.process_id);
             match beneath::create_new(&day.folder, &name) {
                 Ok(file) => {
                     let temporary = Temporary { day: Arc::clone(day), name, file, is_published: false };
@@ -176,23 +194,61 @@ impl Archive {
         name: &str,
         id: &str,
         content: Content,
+        search: Search,
     ) -> Result<Place, ArchiveError> {
-        let suffixed = (1..CANDIDATES_MAX).map(|part| format!("{id}_{part}")).filter(|other| other != name);
-        for candidate in std::iter::once(name.to_owned()).chain(suffixed) {
-            let Some(claim) = Claim::new(&self.claims, day.day, candidate) else { continue };
-            match day.look(&claim.key.1, content)? {
-                Holder::Nobody => return Ok(Place::Free(Slot { day: Arc::clone(day), claim })),
-                Holder::Same => return Ok(Place::Archived(claim.key.1.clone())),
-                Holder::Other => {}
+        let (first_part, free_max) = match search {
+            Search::Everywhere => (1, GAP_MAX),
+            Search::FreeName => (self.lock_claims().part_from(day.day, id), 1),
+        };
+        let parts = first_part..first_part.saturating_add(TRIES_MAX);
+        let suffixed = parts.map(|part| (part, format!("{id}_{part}"))).filter(|(_, other)| other != name);
+        let (mut free, mut free_count) = (None, 0);
+        for (part, candidate) in std::iter::once((0, name.to_owned())).chain(suffixed) {
+            match self.try_name(day, candidate, content)? {
+                Some(Place::Archived(name)) => return Ok(Place::Archived(name)),
+                Some(Place::Free(slot)) => {
+                    free_count += 1;
+                    free.get_or_insert((part, slot));
+                }
+                None => free_count = 0,
+            }
+            if free_count == free_max {
+                break;
             }
         }
-        let (path, name) = (day.path.clone(), name.to_owned());
-        Err(ArchiveError::NoFreeName { path, name, tries: CANDIDATES_MAX })
+        match free {
+            Some((part, slot)) => {
+                self.lock_claims().remember(day.day, id, part);
+                Ok(Place::Free(slot))
+            }
+            None => {
+                let (path, name) = (day.path.clone(), name.to_owned());
+                Err(ArchiveError::NoFreeName { path, name, tries: TRIES_MAX })
+            }
+        }
+    }
+
+    /// `None` when a different dump has the name, or is about to get it.
+    fn try_name(
+        &self,
+        day: &Arc<DayFolder>,
+        name: String,
+        content: Content,
+    ) -> Result<Option<Place>, ArchiveError> {
+        let Some(claim) = Claim::new(&self.claims, day.day, name) else { return Ok(None) };
+        Ok(match day.look(&claim.key.1, content)? {
+            Holder::Nobody => Some(Place::Free(Slot { day: Arc::clone(day), claim })),
+            Holder::Same => Some(Place::Archived(claim.key.1.clone())),
+            Holder::Other => None,
+        })
+    }
+
+    fn lock_claims(&self) -> MutexGuard<'_, Claims> {
+        lock(&self.claims)
     }
 
     fn lock_folders(&self) -> MutexGuard<'_, Folders> {
-        // Whatever is in there is an open folder: a panic in between cannot leave anything else.
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.folders)
     }
 
     fn open_day(&self, root: &mut Option<OwnedFd>, day: Day) -> Result<DayFolder, ArchiveError> {
@@ -381,26 +437,58 @@ impl Drop for Temporary {
     }
 }
 
-/// A name in the set of those that are being filled.
+/// Names that are taken though nothing on disk says so yet, and names that are known to be taken.
+#[derive(Debug, Default)]
+struct Claims {
+    /// What workers are filling at this moment: at most one name each.
+    filling: HashSet<(Day, String)>,
+    /// The highest part that an id got on a day, where it is high enough to matter. At most [`HIGH_PARTS_MAX`]; when
+    /// there are more all are forgotten, which costs time and nothing else.
+    high_parts: HashMap<(Day, String), u32>,
+}
+
+impl Claims {
+    fn part_from(&self, day: Day, id: &str) -> u32 {
+        self.high_parts.get(&(day, id.to_owned())).map_or(1, |part| part.saturating_add(1))
+    }
+
+    fn remember(&mut self, day: Day, id: &str, part: u32) {
+        if part < HIGH_PART_MIN {
+            return;
+        }
+        if self.high_parts.len() >= HIGH_PARTS_MAX {
+            self.high_parts.clear();
+        }
+        let known = self.high_parts.entry((day, id.to_owned())).or_default();
+        *known = part.max(*known);
+    }
+}
+
+/// A name among those that are being filled.
 #[derive(Debug)]
 struct Claim {
-    claims: Arc<Mutex<HashSet<(Day, String)>>>,
+    claims: Arc<Mutex<Claims>>,
     key: (Day, String),
 }
 
 impl Claim {
     /// `None` when another worker has it.
-    fn new(claims: &Arc<Mutex<HashSet<(Day, String)>>>, day: Day, name: String) -> Option<Self> {
+    fn new(claims: &Arc<Mutex<Claims>>, day: Day, name: String) -> Option<Self> {
         let key = (day, name);
-        let is_new = claims.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        let is_new = lock(claims).filling.insert(key.clone());
         is_new.then(|| Self { claims: Arc::clone(claims), key })
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        lock(&self.claims).filling.remove(&self.key);
     }
+}
+
+/// Every change is one call of a collection, so what a panic leaves is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the end of a `.gz` says of its content; `None` when it is too short to be one.

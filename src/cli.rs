@@ -1,9 +1,8 @@
 //! The command line: which command, with which options, and what its end means to the shell.
 //!
-//! Owns the help text and the exit codes. Results go to standard output, everything else to standard error. No rule of
-//! the business lives here. Rules: our contract, section 1.
+//! Owns the help text and the exit codes. Results go to standard output, everything else to standard error.
+//! No rule of the business lives here. Rules: our contract, section 1.
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
@@ -13,7 +12,7 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 
 use crate::config::{self, Inputs, Loaded, ReloadSource};
-use crate::logging::{self, value};
+use crate::logging::{self, chain, value};
 
 const NAME: &str = env!("CARGO_PKG_NAME");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -90,7 +89,7 @@ pub fn main() -> ExitCode {
     let exit = match parse(lexopt::Parser::from_env()) {
         Ok(Command::Serve(options)) => serve(options),
         Ok(Command::CheckConfig(options)) => check_config(options),
-        Ok(Command::Extract(arguments)) => extract(arguments),
+        Ok(Command::Extract(arguments)) => return extract(arguments),
         Ok(Command::Version) => print(&format!("{NAME} {VERSION}\n")),
         Ok(Command::Help) => print(HELP),
         Err(error) => {
@@ -188,9 +187,10 @@ fn check_config(options: Options) -> Exit {
     }
 }
 
-fn extract(_arguments: Vec<OsString>) -> Exit {
+/// The arguments behind the word are those of another parser.
+fn extract(_arguments: Vec<OsString>) -> ExitCode {
     complain("extract is not part of this build");
-    Exit::Internal
+    Exit::Internal.into()
 }
 
 /// What the process brings along for the configuration.
@@ -222,26 +222,6 @@ fn print(text: &str) -> Exit {
 /// Writes one line to standard error; where that is closed nobody wants to know.
 fn complain(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{NAME}: {line}");
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn Error) -> Chain<'_> {
-    Chain(error)
-}
-
-#[derive(Debug)]
-struct Chain<'a>(&'a dyn Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -296,14 +276,5 @@ mod tests {
             let result = command(line);
             assert_eq!(result, Err(expected.to_owned()), "{line:?}");
         }
-    }
-
-    #[test]
-    fn a_chain_names_its_causes() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("outer")]
-        struct Outer(#[source] io::Error);
-        let error = Outer(io::Error::other("inner"));
-        assert_eq!(chain(&error).to_string(), "outer: inner");
     }
 }

@@ -1,11 +1,11 @@
 //! Configuration: layers of TOML and environment -> one checked [`Config`].
 //!
-//! Owns every key, its default, what it may be, and where its value came from. Nothing downstream checks a setting
-//! again. Never reads the process's own environment, arguments or working folder: they are [`Inputs`], so that a
-//! start can be tried without one. Rules: our contract, section 2.
+//! Owns every key, its default, what it may be, and where its value came from. Nothing downstream checks a
+//! setting again. Never reads the process's own environment, arguments or working folder: they are
+//! [`Inputs`], so that a start can be tried without one. Rules: our contract, section 2.
 //!
-//! `keys` is the table of what is allowed, `layers` reads the sources, `value` keeps them apart and prints them,
-//! `build` makes the structs below and checks settings against each other.
+//! `keys` is the table of what is allowed, `layers` reads the sources, `value` keeps them apart and prints
+//! them, `build` makes the structs below and checks settings against each other.
 
 mod build;
 mod error;
@@ -88,8 +88,8 @@ pub struct ReloadSource {
 pub struct Reload {
     /// What is in effect from now on: new values where [`Effect::Reload`] allows it, running ones elsewhere.
     pub config: Config,
-    /// What differs from before; those with [`Effect::Restart`] are not in `config`, and are listed again at the
-    /// next reload.
+    /// What differs from before; those with [`Effect::Restart`] are not in `config`, and are listed again at
+    /// the next reload.
     pub changes: Vec<Change>,
     /// What looks like a mistake.
     pub warnings: Vec<Warning>,
@@ -108,8 +108,8 @@ impl ReloadSource {
     ///
     /// # Errors
     ///
-    /// As [`load`]; also when the new values do not fit to those that only a restart changes. Then nothing has
-    /// changed, and the next call compares with the same running configuration.
+    /// As [`load`]; also when the new values do not fit to those that only a restart changes. Then nothing
+    /// has changed, and the next call compares with the same running configuration.
     pub fn reload(&mut self) -> Result<Reload, ConfigError> {
         let loaded = load(&self.inputs)?;
         let changes = self.running.changes(&loaded.settings);

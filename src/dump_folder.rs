@@ -126,6 +126,15 @@ impl DumpFolder {
         Ok(!(linked(&self.root)? && linked(&self.finished)?))
     }
 
+    /// Whether a dump of this name still waits to be processed. A new dump must not get that name: its first line
+    /// could not tell its id any more once [`finish`](Self::finish) has to rename it.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn is_waiting(&self, name: &str) -> io::Result<bool> {
+        Ok(beneath::look(&self.finished, name)?.is_some())
+    }
+
     /// Moves the dump `name` to the jobs and gives the name that it has there: with a suffix when a dump of that
     /// name still waits to be processed.
     ///
@@ -231,6 +240,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (folder, _) = DumpFolder::open(dir.path()).unwrap();
         for (content, expected) in [("one", "x"), ("two", "x_1"), ("three", "x_2")] {
+            assert_eq!(folder.is_waiting("x").unwrap(), content != "one");
             std::fs::write(dir.path().join("x"), content).unwrap();
             assert_eq!(folder.finish("x").unwrap(), expected);
             assert_eq!(std::fs::read_to_string(dir.path().join(FINISHED).join(expected)).unwrap(), content);

@@ -13,8 +13,8 @@
 //!   reference does; one that is no token refuses the whole upgrade, so nothing else is ever echoed. Elements that
 //!   occur twice are harmless. A field without elements counts as no field.
 //! - `Sec-WebSocket-Extensions` is ignored: none is negotiated, so reserved bits stay forbidden.
-//! - HTTP/1.0 is 400 and not, as RFC 9110 7.8 would have it, an answer without regard to `Upgrade`: the cause is a proxy
-//!   that forgot to speak 1.1, and its operator should be told so.
+//! - HTTP/1.0 is 400 and not, as RFC 9110 7.8 would have it, an answer without regard to `Upgrade`: the cause is a
+//!   proxy that forgot to speak 1.1, and its operator should be told so.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -73,14 +73,14 @@ impl UpgradeFault {
     #[must_use]
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::ProtocolVersion => Refusal::UpgradeRequired,
+            // Who names no version is told ours, too.
+            Self::ProtocolVersionMissing | Self::ProtocolVersion => Refusal::UpgradeRequired,
             Self::Method
             | Self::Version
             | Self::Host
             | Self::Body
             | Self::UpgradeField
             | Self::ConnectionField
-            | Self::ProtocolVersionMissing
             | Self::Key
             | Self::Protocol
             | Self::Twice { .. } => Refusal::BadRequest,
@@ -581,7 +581,7 @@ mod tests {
         assert!(shown.contains("Token(***)") && !shown.contains("s3cret"), "{shown}");
     }
 
-    /// Texts of the peer keep what is readable and lose control characters; forwarding fields are handed on as they are.
+    /// Texts of the peer lose control characters and nothing readable; forwarding fields are handed on as they are.
     #[test]
     fn texts_of_the_peer() {
         let granted = upgrade(

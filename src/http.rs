@@ -18,7 +18,8 @@
 //! | raw UTF-8 in the target | taken, as the reference does | ours |
 //! | two `Host` fields, a malformed one | 400 | 9112 3.2 |
 //! | no `Host` under HTTP/1.1 | 400, but not for the two health checks | 9112 3.2, contract 5 |
-//! | `Content-Length` twice or no number, `Transfer-Encoding` with it, under 1.0, or not `chunked` alone | 400 | 9112 6.1, 6.3 |
+//! | `Content-Length` twice or no number | 400 | 9112 6.3 |
+//! | `Transfer-Encoding` beside it, under HTTP/1.0, or not `chunked` alone | 400 | 9112 6.1, 6.3 |
 //! | more bytes or header fields than allowed | 431 | RFC 6585 5 |
 //! | TLS ClientHello | [`HeadStatus::TlsClientHello`] | ours |
 

@@ -22,6 +22,7 @@ pub mod reactor;
 pub mod reasons;
 pub mod records_store;
 pub mod recovery;
+pub mod reload;
 pub mod serve;
 pub mod session;
 pub mod signals;

@@ -1,13 +1,13 @@
 //! Log lines: where they go, how they look, and what may be in them.
 //!
-//! One event is one line, `area.event key=value ...`, written with the macros of the log crate. Owns the shape of the
-//! line (terminal, plain, journal, JSON), the helpers that make a value safe ([`value`], [`Peer`]) and the rate limit
-//! per call site. Whatever was logged, what reaches standard error is one line without control characters; that no
-//! *key* can be forged needs [`value`] around everything that is not a number or a word of our own.
-//! simplelog filters, locks, colours and writes; the line is made here.
+//! One event is one line, `area.event key=value ...`, written with the macros of the log crate. Owns the
+//! shape of the line (terminal, plain, journal, JSON), the helpers that make a value safe ([`value`],
+//! [`Peer`]) and the rate limit per call site. Whatever was logged, what reaches standard error is one line
+//! without control characters; that no *key* can be forged needs [`value`] around everything that is not a
+//! number or a word of our own. simplelog filters, locks, colours and writes; the line is made here.
 //!
-//! Blocking: one `write(2)` to standard error per line, on the thread that logs. A reader that stalls stalls us.
-//! Reads the clock, for the time of a line only.
+//! Blocking: one `write(2)` to standard error per line, on the thread that logs. A reader that stalls stalls
+//! us. Reads the clock, for the time of a line only.
 
 mod json;
 mod text;
@@ -26,7 +26,7 @@ use simplelog::{
 use time::OffsetDateTime;
 
 use crate::config::{LogConfig, LogFormat};
-pub use text::{Value, value};
+pub use text::{Chain, Value, chain, value};
 
 /// Starts logging to standard error; from then on a panic is a log line, too.
 ///
@@ -104,8 +104,8 @@ impl Shape {
     }
 }
 
-/// Whether `JOURNAL_STREAM`, `device:inode`, is the standard error that this process has now; it is inherited, so
-/// that it may be a stale one.
+/// Whether `JOURNAL_STREAM`, `device:inode`, is the standard error that this process has now; it is
+/// inherited, so that it may be a stale one.
 fn is_stderr(journal_stream: Option<&OsStr>) -> bool {
     let Some((device, inode)) = journal_stream.and_then(OsStr::to_str).and_then(|pair| pair.split_once(':'))
     else {
@@ -174,8 +174,9 @@ fn event(record: &Record<'_>) -> String {
 
 /// Reports panics as a line of the log.
 ///
-/// A panic's formatted text can quote what a peer sent (slicing a string does), so it is shown in debug builds only;
-/// a literal text always is. With `RUST_BACKTRACE` the standard report, with all of it, comes in addition.
+/// A panic's formatted text can quote what a peer sent (slicing a string does), so it is shown in debug
+/// builds only; a literal text always is. With `RUST_BACKTRACE` the standard report, with all of it, comes in
+/// addition.
 fn log_panics() {
     let standard = std::panic::take_hook();
     let wants_backtrace = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
@@ -215,7 +216,8 @@ impl fmt::Display for Peer {
 
 /// Bounds how often one call site logs: so many lines at once, then one window of silence that is counted.
 ///
-/// One per call site, owned by whoever logs there; it is told the time. [`crate::limited!`] is the usual way to ask it.
+/// One per call site, owned by whoever logs there; it is told the time. [`crate::limited!`] is the usual way
+/// to ask it.
 #[derive(Debug, Clone)]
 pub struct RateLimit {
     lines_max: u32,
@@ -235,8 +237,8 @@ impl RateLimit {
         Self { lines_max, window, since: None, admitted: 0, held_back: 0 }
     }
 
-    /// Asks to write a line now. `Some` admits it and says how many were held back before it: print that behind the
-    /// line.
+    /// Asks to write a line now. `Some` admits it and says how many were held back before it: print that
+    /// behind the line.
     #[must_use]
     pub fn admit(&mut self, now: Instant) -> Option<HeldBack> {
         self.turn(now);
@@ -249,8 +251,8 @@ impl RateLimit {
         }
     }
 
-    /// What was held back in a window that is over and that no line has reported since; then it counts as reported.
-    /// For a periodic look, so that the end of a flood is told even when nothing follows it.
+    /// What was held back in a window that is over and that no line has reported since; then it counts as
+    /// reported. For a periodic look, so that the end of a flood is told even when nothing follows it.
     #[must_use]
     pub fn overdue(&mut self, now: Instant) -> Option<HeldBack> {
         let is_over = self.since.is_some_and(|since| now.saturating_duration_since(since) >= self.window);
@@ -279,8 +281,8 @@ impl fmt::Display for HeldBack {
     }
 }
 
-/// Logs a line that a peer can cause at will, unless its [`RateLimit`](crate::logging::RateLimit) holds it back:
-/// `limited!(self.limits.bad_request, now, Level::Warn, "request.bad conn={conn}")`.
+/// Logs a line that a peer can cause at will, unless its [`RateLimit`](crate::logging::RateLimit) holds it
+/// back: `limited!(self.limits.bad_request, now, Level::Warn, "request.bad conn={conn}")`.
 ///
 /// A level that is not written is not counted either.
 #[macro_export]

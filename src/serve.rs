@@ -1,20 +1,220 @@
-//! Wires the server together: sockets, folders, workers, loop.
+//! Starts the server: sockets, folders, threads, and the loop that owns the rest.
+//!
+//! Everything that can fail at a start fails here, with one message, before the ready line. Order: the folder lock
+//! (so that a second server does no harm), sockets, threads, loop.
 
-use crate::config::{Config, ReloadSource};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
-/// The server could not start.
+use log::{error, info, warn};
+use mio::{Poll, Waker};
+
+use crate::collector::Collector;
+use crate::config::{Config, Effect, ReloadSource};
+use crate::descriptors;
+use crate::dump::DumpStore;
+use crate::dump_folder::{DumpFolder, FolderError};
+use crate::jobs::Wake;
+use crate::leftovers::Leftovers;
+use crate::logging;
+use crate::metrics::{self, Metrics, MetricsError};
+use crate::reactor::desk::Desk;
+use crate::reactor::{self, Parts, Reactor, ReactorError};
+use crate::recovery::Scan;
+use crate::signals::Signals;
+use crate::systemd::{self, PassedSocketError, Supervisor};
+use crate::workers::{WorkerSettings, Workers};
+
+/// Descriptors for everything that is no connection: sockets, epoll, folders, logs, the files that workers and the
+/// metrics thread have open, connections over the limit while they are told so, and a few dumps.
+const DESCRIPTORS_RESERVED: u64 = 384;
+/// Connections that the kernel holds for us while the loop is busy or starting. The kernel cuts it to its own limit
+/// (net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+
+/// Why the server did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no loop to run yet.
-    #[error("this build has no server")]
-    NotBuilt,
+    /// The dump folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A socket that systemd passed.
+    #[error(transparent)]
+    PassedSocket(#[from] PassedSocketError),
+    /// A socket of ours.
+    #[error("cannot listen on {address} for {what}")]
+    Bind {
+        /// `ingest` or `metrics`.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something of the system that a server needs.
+    #[error("cannot set up {what}")]
+    System {
+        /// Which thing.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A defect in the table of metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The loop.
+    #[error(transparent)]
+    Reactor(#[from] ReactorError),
 }
 
-/// Runs the server until it is asked to stop.
+/// Runs the server until a signal stops it.
 ///
 /// # Errors
-///
-/// When it cannot start.
-pub fn run(_config: Config, _reload: ReloadSource) -> Result<(), StartError> {
-    Err(StartError::NotBuilt)
+/// When it cannot start, or the loop cannot go on.
+pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
+    let failed = |what| move |source| StartError::System { what, source };
+    let mut supervisor = Supervisor::from_env().map_err(failed("the notification socket"))?;
+    let descriptors = descriptors::raise_limit().map_err(failed("the descriptor limit"))?;
+    let (folder, last_heartbeat) = DumpFolder::open(&config.server.temp_path)?;
+    let folder = Arc::new(folder);
+    let signals = Signals::new().map_err(failed("the signal handlers"))?;
+    let (ingest, metrics_listener) = sockets(&config)?;
+
+    let (instant, wall) = clocks();
+    let metrics = Arc::new(Metrics::new(instant, wall)?);
+    let poll = Poll::new().map_err(failed("the event queue"))?;
+    let waker = Waker::new(poll.registry(), reactor::inbox_token()).map_err(failed("the inbox"))?;
+    let wake: Wake = Arc::new(move || {
+        if let Err(cause) = waker.wake() {
+            error!("loop.wake err={cause:?}");
+        }
+    });
+    let line_bytes_max = config.limits.line_bytes_max;
+    let scan = Scan::start(Arc::clone(&folder), line_bytes_max, Arc::clone(&wake))
+        .map_err(failed("the look at the dump folder"))?;
+    let leftovers = Leftovers::new(scan, Arc::clone(&folder), line_bytes_max);
+    let workers = Workers::start(&worker_settings(&config, &folder), Arc::clone(&metrics), wake)
+        .map_err(failed("the workers"))?;
+
+    let open_files_max = config.dump.open_files_max.unwrap_or_else(|| to_usize(descriptors.soft / 4));
+    let connections_max = connections_max(&config, descriptors.soft);
+    let dumps = DumpStore::new(Arc::clone(&folder), open_files_max, Some(leftovers));
+    let collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
+    let exporter =
+        metrics::http::serve(metrics_listener, Arc::clone(&metrics)).map_err(failed("the metrics thread"))?;
+    let ingest_address = ingest.local_addr().map_err(failed("the ingest socket"))?;
+    let metrics_address = exporter.address();
+    let status =
+        format!("ingest={ingest_address} metrics={metrics_address} version={}", env!("CARGO_PKG_VERSION"));
+    supervisor.set_status(&status);
+
+    let reactor = Reactor::new(Parts {
+        config,
+        connections_max,
+        open_files_max,
+        poll,
+        listener: ingest,
+        signals,
+        supervisor,
+        folder,
+        collector,
+        desk: Desk::new(workers),
+        metrics,
+        reload: Box::new(move || reload_config(&mut reload)),
+    })?;
+    info!("server.ready {status}");
+    let ended = reactor.run();
+    exporter.stop();
+    Ok(ended?)
+}
+
+fn worker_settings(config: &Config, folder: &Arc<DumpFolder>) -> WorkerSettings {
+    WorkerSettings {
+        workers: config.workers.clone(),
+        folder: Arc::clone(folder),
+        archive: config.archive.clone(),
+        records: config.records.clone(),
+        limits: config.limits.clone(),
+    }
+}
+
+/// The sockets: passed by systemd, which wins over the configuration, or our own.
+fn sockets(config: &Config) -> Result<(TcpListener, TcpListener), StartError> {
+    let passed = systemd::passed_sockets()?;
+    let choose = |passed: Option<TcpListener>, what, address| match passed {
+        Some(socket) => {
+            info!("socket.passed name={what} configured={address}: the passed one is used");
+            Ok(socket)
+        }
+        None => listen(address).map_err(|source| StartError::Bind { what, address, source }),
+    };
+    Ok((
+        choose(passed.ingest, "ingest", config.server.ingest)?,
+        choose(passed.metrics, "metrics", config.server.metrics)?,
+    ))
+}
+
+/// A listening socket that can be bound again at once after a restart, and takes IPv4 on the IPv6 wildcard, too.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket =
+        rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Connections that the configuration wants and the descriptors allow. Cached descriptors of dumps make room for
+/// connections, so they are not counted.
+fn connections_max(config: &Config, descriptors: u64) -> usize {
+    let wanted = config.limits.connections_max;
+    let left = to_usize(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).max(1);
+    if left < wanted {
+        warn!(
+            "limit.descriptors connections_max={wanted} possible={left} descriptors={descriptors}: raise LimitNOFILE \
+             or lower limits.connections_max"
+        );
+    }
+    wanted.min(left)
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn reload_config(source: &mut ReloadSource) -> Option<Config> {
+    let reload = match source.reload() {
+        Ok(reload) => reload,
+        Err(cause) => {
+            error!("config.bad err={:?}: the running configuration stays", cause.to_string());
+            return None;
+        }
+    };
+    for warning in &reload.warnings {
+        warn!("config.warning text={:?}", warning.to_string());
+    }
+    for change in &reload.changes {
+        let effect = match change.effect {
+            Effect::Reload => "now",
+            Effect::Restart => "after a restart",
+        };
+        info!("config.change key={} effect={effect:?}", change.key);
+    }
+    info!("config.reloaded changes={}", reload.changes.len());
+    logging::set_level(reload.config.log.level);
+    Some(reload.config)
+}
+
+fn clocks() -> (Instant, SystemTime) {
+    #[expect(clippy::disallowed_methods, reason = "the start of the process is read once, here")]
+    (Instant::now(), SystemTime::now())
 }

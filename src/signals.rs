@@ -1,9 +1,9 @@
 //! Signals of the process as an event source of the loop.
 //!
 //! SIGTERM and SIGINT ask for a stop, SIGHUP for a reload of the configuration. Owns their handlers, from
-//! [`Signals::new`] on; before it, and in commands that do not serve, they end the process as usual. Never decides
-//! what a stop means. SIGPIPE is ignored by Rust's start-up code, so a write to a closed pipe or socket is an error
-//! like any other; a test of the binary holds that.
+//! [`Signals::new`] on; before it, and in commands that do not serve, they end the process as usual. Never
+//! decides what a stop means. SIGPIPE is ignored by Rust's start-up code, so a write to a closed pipe or
+//! socket is an error like any other; a test of the binary holds that.
 //!
 //! A handler that ran interrupts `poll`, which then returns `Interrupted`: an empty turn.
 
@@ -54,8 +54,8 @@ impl Signals {
         registry.register(&mut self.source, token, Interest::READABLE)
     }
 
-    /// What arrived since the last call; to be called, and used up, at every event. A signal that arrived several
-    /// times in between is one.
+    /// What arrived since the last call; to be called, and used up, at every event. A signal that arrived
+    /// several times in between is one.
     pub fn pending(&mut self) -> impl Iterator<Item = Signal> {
         let Self { source, stops } = self;
         source.pending().filter_map(|number| stops.meaning(number))
@@ -64,8 +64,8 @@ impl Signals {
 
 /// Which signals have asked for a stop.
 ///
-/// Only a repetition of the same signal is impatience, and passed on. Ctrl-C in a terminal reaches us and the tool that
-/// started us, which may then send a SIGTERM of its own: one wish, two signals.
+/// Only a repetition of the same signal is impatience, and passed on. Ctrl-C in a terminal reaches us and the
+/// tool that started us, which may then send a SIGTERM of its own: one wish, two signals.
 #[derive(Debug, Default)]
 struct Stops {
     terminate: bool,
@@ -113,7 +113,8 @@ mod tests {
         }
     }
 
-    /// Real signals to this process, through a real poll. The only test that sends any: every receiver sees all.
+    /// Real signals to this process, through a real poll. The only test that sends any: every receiver sees
+    /// all.
     #[test]
     fn signals_wake_the_loop() {
         let mut poll = Poll::new().unwrap();

@@ -1,8 +1,9 @@
 //! The service manager: readiness, watchdog, passed sockets.
 //!
-//! Owns the socket to systemd and the protocol of `sd_notify(3)`, `sd_watchdog_enabled(3)` and `sd_listen_fds(3)`.
-//! Reads the environment; without systemd every message is a no-op. Never decides when something is ready, and never
-//! sends a watchdog message by itself: one from a thread of its own would prove nothing about the loop.
+//! Owns the socket to systemd and the protocol of `sd_notify(3)`, `sd_watchdog_enabled(3)` and
+//! `sd_listen_fds(3)`. Reads the environment; without systemd every message is a no-op. Never decides when
+//! something is ready, and never sends a watchdog message by itself: one from a thread of its own would prove
+//! nothing about the loop.
 //!
 //! The one home of `unsafe` for passed descriptors, see [`passed_sockets`].
 
@@ -28,8 +29,8 @@ const STOP_MARGIN: Duration = Duration::from_secs(10);
 
 /// Tells the service manager how we are.
 ///
-/// A message that cannot be sent is logged, once until one arrives again, and otherwise without effect: the manager
-/// draws its own conclusions.
+/// A message that cannot be sent is logged, once until one arrives again, and otherwise without effect: the
+/// manager draws its own conclusions.
 #[derive(Debug)]
 pub struct Supervisor {
     notifier: Notifier,
@@ -80,8 +81,8 @@ impl Supervisor {
         self.note(sent);
     }
 
-    /// The server is stopping, which may take `timeout` and a margin: the manager waits that long, even when its
-    /// unit (`TimeoutStopSec`) was not told of a longer `server.shutdown_timeout_s`.
+    /// The server is stopping, which may take `timeout` and a margin: the manager waits that long, even when
+    /// its unit (`TimeoutStopSec`) was not told of a longer `server.shutdown_timeout_s`.
     pub fn stopping(&mut self, timeout: Duration) {
         let wait = u32::try_from(timeout.saturating_add(STOP_MARGIN).as_micros()).unwrap_or(u32::MAX);
         let states =
@@ -90,8 +91,8 @@ impl Supervisor {
         self.note(sent);
     }
 
-    /// The loop is alive. To be called at least as often as [`Supervisor::watchdog_interval`] says; sends when that
-    /// much time has passed. Dropped when the manager is behind: the next one comes in time.
+    /// The loop is alive. To be called at least as often as [`Supervisor::watchdog_interval`] says; sends
+    /// when that much time has passed. Dropped when the manager is behind: the next one comes in time.
     pub fn feed_watchdog(&mut self, now: Instant) {
         let Some(watchdog) = &mut self.watchdog else { return };
         if watchdog.fed.is_some_and(|fed| now.saturating_duration_since(fed) < watchdog.interval) {
@@ -241,11 +242,11 @@ pub fn passed_sockets() -> Result<PassedSockets, PassedSocketError> {
     }
     for (fd, name) in passed.zip(names) {
         #[expect(unsafe_code, reason = "a descriptor that was passed by number has no safe constructor")]
-        // SAFETY: `from_raw_fd` wants an open descriptor that nobody else closes. It is open: `listen_fds` has just
-        // set its close-on-exec flag, and fails for one that is not. It is ours alone: sd_listen_fds(3) hands
-        // descriptors 3 to 3 + LISTEN_FDS to the process LISTEN_PID, which it checks is us; nothing in this process
-        // opens or takes them otherwise, because they were open before it began; and `TAKEN` lets this line see each
-        // number once.
+        // SAFETY: `from_raw_fd` wants an open descriptor that nobody else closes. It is open: `listen_fds`
+        // has just set its close-on-exec flag, and fails for one that is not. It is ours alone:
+        // sd_listen_fds(3) hands descriptors 3 to 3 + LISTEN_FDS to the process LISTEN_PID, which it checks
+        // is us; nothing in this process opens or takes them otherwise, because they were open before it
+        // began; and `TAKEN` lets this line see each number once.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         sockets.take(fd, name.to_owned(), socket)?;
     }
@@ -399,7 +400,8 @@ mod tests {
         assert_eq!(receive(&manager), "WATCHDOG=1\n");
     }
 
-    /// A manager that does not read costs the loop no time, and a manager that is gone is an error, not a signal.
+    /// A manager that does not read costs the loop no time, and a manager that is gone is an error, not a
+    /// signal.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of made-up times")]
     fn a_manager_that_is_behind_does_not_stop_the_loop() {

@@ -5,15 +5,15 @@
 //! This module and its children are the only ones that name tungstenite, which supplies the frame header, the table of
 //! close codes and the handshake's digest.
 //!
-//! - **Complete frames are lent, not copied.** A message that lies in the read buffer as a whole is unmasked in place and
-//!   borrowed from there; nothing is allocated.
-//! - **A connection owns memory only while something is incomplete**: the cut header, the cut message. It grows as bytes
-//!   arrive; what is only announced reserves nothing. [`Decoder::held_bytes`] tells how much it is.
+//! - **Complete frames are lent, not copied.** A message that lies in the read buffer as a whole is unmasked in place
+//!   and borrowed from there; nothing is allocated.
+//! - **A connection owns memory only while something is incomplete**: the cut header, the cut message. It grows as
+//!   bytes arrive; what is only announced reserves nothing. [`Decoder::held_bytes`] tells how much it is.
 //! - **Violations are told as early as their bytes allow**: a size at the frame header, text in the middle of a frame.
 //!
 //! Stricter than tungstenite's own `WebSocket`: lengths must be in their shortest form (RFC 6455 5.2), close codes must
-//! be ones that may be sent (7.4), text is checked before its frame is complete (8.1), fragments are counted. No extension
-//! is ever negotiated, so reserved bits are always a violation.
+//! be ones that may be sent (7.4), text is checked before its frame is complete (8.1), fragments are counted. No
+//! extension is ever negotiated, so reserved bits are always a violation.
 
 mod decoder;
 mod header;

@@ -1,4 +1,5 @@
-//! What a process writes to its standard error, in each shape: this test binary again, as the process that logs.
+//! What a process writes to its standard error, in each shape: this test binary again, as the process that
+//! logs.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
 

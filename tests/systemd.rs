@@ -1,7 +1,7 @@
 //! Sockets, watchdog and limits as the service manager hands them to a new process.
 //!
-//! Each test plays the manager: it holds the listening socket, sets the environment and starts a process, which is
-//! this test binary again with one of the ignored tests below.
+//! Each test plays the manager: it holds the listening socket, sets the environment and starts a process,
+//! which is this test binary again with one of the ignored tests below.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic, as tests do")]
 
@@ -21,7 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Turns standard input and output into descriptors 3 and 4, and names the new process as their receiver.
 const PASS_TWO: &str = r#"exec 3<&0 4<&1 1>&2 </dev/null; LISTEN_PID=$$ exec "$@""#;
 
-/// This test binary, running one of the tests that are a process of their own. Its output is on standard error.
+/// This test binary, running one of the tests that are a process of their own. Its output is on standard
+/// error.
 fn child(script: &str, test: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).arg(std::env::current_exe().unwrap());

@@ -1,4 +1,5 @@
-//! Request head, routing and handshake: no panic, no dependence on how the bytes were cut, no answer that a peer can split.
+//! Request head, routing and handshake: no panic, no dependence on how the bytes were cut, no answer that a peer can
+//! split.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

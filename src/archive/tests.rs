@@ -33,7 +33,7 @@ impl Fixture {
     /// Archives `dump` as a worker does; the name that it got, and whether it was there already.
     fn archive(&self, name: &str, id: &str, dump: &[u8]) -> (String, bool) {
         let (mut packed, content) = self.pack(dump);
-        match self.archive.place(&self.day, name, id, content).unwrap() {
+        match self.archive.place(&self.day, name, id, content, Search::Everywhere).unwrap() {
             Place::Archived(name) => (name, true),
             Place::Free(slot) => {
                 slot.publish_document(&self.archive, slot.name().as_bytes()).unwrap();
@@ -41,6 +41,10 @@ impl Fixture {
                 (slot.name().to_owned(), false)
             }
         }
+    }
+
+    fn place(&self, content: Content) -> Place {
+        self.archive.place(&self.day, "x", "x", content, Search::FreeName).unwrap()
     }
 
     fn names(&self) -> Vec<String> {
@@ -103,17 +107,11 @@ fn a_link_in_place_of_a_day_is_refused() {
 fn a_name_that_is_being_filled_is_nobody_elses() {
     let fixture = fixture();
     let (_packed, content) = fixture.pack(b"one");
-    let Place::Free(first) = fixture.archive.place(&fixture.day, "x", "x", content).unwrap() else {
-        panic!()
-    };
-    let Place::Free(second) = fixture.archive.place(&fixture.day, "x", "x", content).unwrap() else {
-        panic!()
-    };
+    let Place::Free(first) = fixture.place(content) else { panic!() };
+    let Place::Free(second) = fixture.place(content) else { panic!() };
     assert_eq!((first.name(), second.name()), ("x", "x_1"));
     drop(first);
-    let Place::Free(third) = fixture.archive.place(&fixture.day, "x", "x", content).unwrap() else {
-        panic!()
-    };
+    let Place::Free(third) = fixture.place(content) else { panic!() };
     assert_eq!(third.name(), "x");
 }
 
@@ -121,7 +119,7 @@ fn a_name_that_is_being_filled_is_nobody_elses() {
 fn somebody_who_takes_the_name_before_the_commit_is_not_replaced() {
     let fixture = fixture();
     let (mut packed, content) = fixture.pack(b"one");
-    let Place::Free(slot) = fixture.archive.place(&fixture.day, "x", "x", content).unwrap() else { panic!() };
+    let Place::Free(slot) = fixture.place(content) else { panic!() };
     std::fs::write(fixture.path("x.gz"), "foreign").unwrap();
     assert!(!slot.commit(&mut packed).unwrap());
     assert_eq!(std::fs::read(fixture.path("x.gz")).unwrap(), b"foreign");
@@ -157,4 +155,21 @@ fn many_days_are_served_with_few_descriptors() {
         fixture.archive.day(Day::of_clock(n * 86_400_000).unwrap()).unwrap();
     }
     assert_eq!(fixture.archive.lock_folders().days.len(), OPEN_DAYS_MAX);
+}
+
+#[test]
+fn an_id_that_is_used_again_and_again_does_not_make_us_look_at_all_its_names() {
+    let fixture = fixture();
+    let highest = HIGH_PART_MIN + 3;
+    for n in 0..=highest {
+        fixture.archive("x", "x", n.to_string().as_bytes());
+    }
+    // A hole: only who looks at every name finds it.
+    std::fs::remove_file(fixture.path("x_5.gz")).unwrap();
+    let (_packed, content) = fixture.pack(b"new");
+    let Place::Free(slot) = fixture.place(content) else { panic!() };
+    assert_eq!(slot.name(), format!("x_{}", highest + 1));
+    drop(slot);
+    assert_eq!(fixture.archive("x", "x", b"7"), ("x_7".to_owned(), true), "who may be there is looked for");
+    assert_eq!(fixture.archive("x", "x", b"new"), ("x_5".to_owned(), false));
 }

@@ -48,8 +48,8 @@ pub(super) fn build(settings: &Settings, machine: &Machine<'_>) -> Result<Config
     })
 }
 
-/// Typed access. Types and ranges were checked by the table of keys when the value was set; where one does not fit
-/// here, the table and this file disagree, and the first start of any test says so.
+/// Typed access. Types and ranges were checked by the table of keys when the value was set; where one does
+/// not fit here, the table and this file disagree, and the first start of any test says so.
 struct Reader<'a>(&'a Settings);
 
 impl Reader<'_> {
@@ -199,7 +199,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Dumps are found by listing one folder and old days by listing the other: neither may see the other's files.
+    /// Dumps are found by listing one folder and old days by listing the other: neither may see the other's
+    /// files.
     fn check_folders(&self, working_dir: &Path) -> Result<(), ConfigError> {
         let temp = plain_path(working_dir, &self.path("server.temp_path"));
         let archive = plain_path(working_dir, &self.path("archive.path"));

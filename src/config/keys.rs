@@ -1,7 +1,8 @@
-//! The table of all keys: name, what is allowed, when a change takes effect. Defaults are in `config/default.toml`.
+//! The table of all keys: name, what is allowed, when a change takes effect. Defaults are in
+//! `config/default.toml`.
 //!
-//! Pure. A new setting is one line here, one in the default file and one in [`super::build`]; tests hold the three
-//! together.
+//! Pure. A new setting is one line here, one in the default file and one in [`super::build`]; tests hold the
+//! three together.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -63,8 +64,8 @@ const COUNT_MAX: u64 = 100_000_000;
 
 /// All keys, in the order of the default file.
 ///
-/// `Reload` is what the loop itself looks up when it needs it. What is handed to threads, sockets and folders at the
-/// start is `Restart`.
+/// `Reload` is what the loop itself looks up when it needs it. What is handed to threads, sockets and folders
+/// at the start is `Restart`.
 pub(super) const KEYS: &[Key] = &[
     key("server.address", Address, Restart),
     key("server.port", integer(0, 65535), Restart),
@@ -109,7 +110,7 @@ pub(super) const KEYS: &[Key] = &[
     key("limits.session_bytes_max", integer(KIB, INTEGER_MAX), Reload),
     key("limits.bad_requests_per_minute_max", integer(0, 1_000_000), Reload),
     key("limits.line_bytes_max", integer(KIB, 4 * GIB), Restart),
-    key("limits.nesting_max", integer(16, 4096), Restart),
+    key("limits.nesting_max", integer(16, 512), Restart),
     key("limits.peer_connections_max", integer(1, 1_000_000), Restart),
     key("limits.tracks_max", integer(1, 1_000_000), Restart),
     key("limits.reports_max", integer(1, 10_000_000), Restart),

@@ -1,7 +1,7 @@
 //! Layers: built-in file, files of the configuration folder, environment. Each is checked as it is read.
 //!
-//! The only file that names the toml crate, and the only part of the configuration that reads the disk: a few small
-//! files at the start and at SIGHUP. Rules: our contract, section 2.
+//! The only file that names the toml crate, and the only part of the configuration that reads the disk: a few
+//! small files at the start and at SIGHUP. Rules: our contract, section 2.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -194,7 +194,8 @@ fn folder(inputs: &Inputs) -> Result<Option<PathBuf>, ConfigError> {
     }
 }
 
-/// `RTCSTATS_SERVER_PORT=tcp://10.0.0.7:3000` is what Kubernetes tells every pod about a service `rtcstats-server`.
+/// `RTCSTATS_SERVER_PORT=tcp://10.0.0.7:3000` is what Kubernetes tells every pod about a service
+/// `rtcstats-server`.
 fn is_service_link(key: &Key, value: &str) -> bool {
     matches!(key.allowed, Allowed::Integer { .. })
         && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
@@ -213,8 +214,8 @@ fn is_service_name(name: &str) -> bool {
         || name.contains("_SERVICE_PORT_")
 }
 
-/// The value without spans; `None` for what no key takes: floats, dates, tables, lists of anything but strings,
-/// integers below zero or above TOML's.
+/// The value without spans; `None` for what no key takes: floats, dates, tables, lists of anything but
+/// strings, integers below zero or above TOML's.
 fn plain(found: &DeValue<'_>) -> Option<Value> {
     match found {
         DeValue::Boolean(value) => Some(Value::Bool(*value)),

@@ -17,8 +17,8 @@ pub struct Network {
 pub struct NotANetwork;
 
 impl Network {
-    /// Whether `address` is in this network. An IPv4 address inside IPv6 (`::ffff:a.b.c.d`, which a dual stack
-    /// socket reports for every IPv4 peer) counts as IPv4.
+    /// Whether `address` is in this network. An IPv4 address inside IPv6 (`::ffff:a.b.c.d`, which a dual
+    /// stack socket reports for every IPv4 peer) counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

@@ -101,8 +101,8 @@ fn the_built_in_configuration_is_the_contract() {
     assert_eq!(config.privacy, PrivacyConfig::default());
 }
 
-/// The default file and the table of keys list the same keys in the same order, and the default file is what the
-/// folder of a checkout holds.
+/// The default file and the table of keys list the same keys in the same order, and the default file is what
+/// the folder of a checkout holds.
 #[test]
 fn the_default_file_holds_every_key() {
     let mut section = String::new();
@@ -188,6 +188,7 @@ fn another(key: &Key) -> &'static str {
         }
         ("limits.sessions_max", _) => "70000",
         ("reactor.coalesce_ms" | "workers.queue_jobs_max", _) => "40",
+        ("limits.nesting_max", _) => "100",
         ("log.level", _) => "trace",
         ("log.format", _) => "json",
         ("dump.durability", _) => "power",
@@ -607,8 +608,8 @@ fn every_key_refuses_every_wrong_type() {
     }
 }
 
-/// docs/configuration.md is made of the default file and the table of keys. After a change, run this test with
-/// `UPDATE_DOCS=1`.
+/// docs/configuration.md is made of the default file and the table of keys. After a change, run this test
+/// with `UPDATE_DOCS=1`.
 #[test]
 fn the_documentation_lists_every_key() {
     const BEGIN: &str = "<!-- keys: begin -->\n";

@@ -112,8 +112,8 @@ impl Settings {
     ///
     /// # Panics
     ///
-    /// Panics when there is no such key, or the default file lacks it: names come from our own code, and a test
-    /// compares that file with the table of keys.
+    /// Panics when there is no such key, or the default file lacks it: names come from our own code, and a
+    /// test compares that file with the table of keys.
     pub(super) fn get(&self, name: &str) -> &Setting {
         match self.0.get(name) {
             Some(setting) => setting,
@@ -127,7 +127,8 @@ impl Settings {
         self.0.get(name).map(|setting| &setting.source)
     }
 
-    /// What differs in `newer`, in the order of the default file. Only values count, not where they came from.
+    /// What differs in `newer`, in the order of the default file. Only values count, not where they came
+    /// from.
     #[must_use]
     pub fn changes(&self, newer: &Self) -> Vec<Change> {
         let changed = KEYS.iter().filter_map(|key| {

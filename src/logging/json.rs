@@ -1,8 +1,9 @@
 //! A line of text as one JSON object with the same keys. Pure.
 //!
-//! The text is the one truth: every call site writes it, and it is read back here. Bare whole numbers, `true` and
-//! `false` become what they look like; all else becomes a string. Words that are no `key=value` are gathered in
-//! `message`. A key that is taken, by us or by the same line, gets a `_` behind it, so no member is ever there twice.
+//! The text is the one truth: every call site writes it, and it is read back here. Bare whole numbers, `true`
+//! and `false` become what they look like; all else becomes a string. Words that are no `key=value` are
+//! gathered in `message`. A key that is taken, by us or by the same line, gets a `_` behind it, so no member
+//! is ever there twice.
 
 use std::borrow::Cow;
 

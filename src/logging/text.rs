@@ -2,6 +2,7 @@
 //!
 //! Escapes are those of JSON strings, so that [`super::json`] reads back exactly what was logged.
 
+use std::error::Error;
 use std::fmt::{self, Write as _};
 
 /// A value is cut to this many characters: an error with a path fits, a payload does not.
@@ -9,8 +10,8 @@ const VALUE_CHARS_MAX: usize = 512;
 
 /// Wraps whatever came from outside (an id, a header, an error) so that it can stand behind `key=`.
 ///
-/// Plain words stay as they are. Everything else is quoted and escaped, also what would be read as a number, so that
-/// a member of a JSON line has one type whatever a peer sends.
+/// Plain words stay as they are. Everything else is quoted and escaped, also what would be read as a number,
+/// so that a member of a JSON line has one type whatever a peer sends.
 pub fn value<T: fmt::Display>(value: T) -> Value<T> {
     Value(value)
 }
@@ -38,6 +39,27 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
             }
         }
         f.write_char('"')
+    }
+}
+
+/// An error with its causes, on one line: `cannot read a.toml: permission denied`.
+pub fn chain(error: &dyn Error) -> Chain<'_> {
+    Chain(error)
+}
+
+/// See [`chain`].
+#[derive(Debug, Clone, Copy)]
+pub struct Chain<'a>(&'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -80,7 +102,8 @@ fn escape(character: char, out: &mut impl fmt::Write) -> fmt::Result {
     }
 }
 
-/// Control characters, line separators, and what reorders text on a screen. All of them are in the first plane.
+/// Control characters, line separators, and what reorders text on a screen. All of them are in the first
+/// plane.
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
@@ -124,6 +147,15 @@ mod tests {
         for text in ["\"\\\n\r\t\u{0}\u{1f}", "\u{202e}\u{2069}\u{feff}\u{85}", "plain text \u{1f600}"] {
             assert_eq!(serde_json::from_str::<String>(&value(text).to_string()).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn a_chain_names_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        let error = Outer(std::io::Error::other("inner"));
+        assert_eq!(chain(&error).to_string(), "outer: inner");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::derive::{Archived, Derived};
 use super::source::{self, Copy, Source, SourceError};
 use crate::archive::day::Day;
 use crate::archive::gzip::{Content, Gzip};
-use crate::archive::{ArchiveError, DayFolder, Place, Temporary};
+use crate::archive::{ArchiveError, DayFolder, Place, Search, Temporary};
 use crate::beneath::{self, Opened};
 use crate::client::ClientType;
 use crate::dump_folder;
@@ -191,7 +191,16 @@ fn process(
 
     let was_begun = job.origin == Origin::Found || job.retries > 0 || attempt.deaths() > 0;
     let (name, before) = match packed.zip(content) {
-        Some((packed, content)) => archive(shared, job, &dump, &day, &derived, packed, content)?,
+        Some((packed, content)) => {
+            let search = if was_begun { Search::Everywhere } else { Search::FreeName };
+            archive(
+                shared,
+                &Work { job, dump: &dump, day: &day, derived: &derived },
+                packed,
+                content,
+                search,
+            )?
+        }
         None => (job.name.clone(), if was_begun { Before::Perhaps } else { Before::Nothing }),
     };
     if shared.is_recording {
@@ -207,20 +216,28 @@ fn process(
     }))
 }
 
+/// A dump that has been read.
+struct Work<'a> {
+    job: &'a Job,
+    dump: &'a Dump,
+    day: &'a Arc<DayFolder>,
+    derived: &'a Derived,
+}
+
 /// Publishes document and copy. Gives the name that the dump has in the archive, and whether an earlier attempt may
 /// have appended rows: only one that got as far as the commit.
 fn archive(
     shared: &Shared,
-    job: &Job,
-    dump: &Dump,
-    day: &Arc<DayFolder>,
-    derived: &Derived,
+    work: &Work<'_>,
     mut packed: Temporary,
     content: Content,
+    mut search: Search,
 ) -> Result<(String, Before), Failure> {
+    let Work { job, dump, day, derived } = work;
     let fail = |error: ArchiveError| Failure::new(Step::Archive, &error);
     loop {
-        let slot = match shared.archive.place(day, &job.name, &dump.id, content).map_err(fail)? {
+        let place = shared.archive.place(day, &job.name, &dump.id, content, search).map_err(fail)?;
+        let slot = match place {
             Place::Archived(name) => return Ok((name, Before::Perhaps)),
             Place::Free(slot) => slot,
         };
@@ -232,6 +249,7 @@ fn archive(
             return Ok((slot.name().to_owned(), Before::Nothing));
         }
         // Somebody outside this process took the name: look again, it may even be the same dump.
+        search = Search::Everywhere;
     }
 }
 

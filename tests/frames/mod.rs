@@ -1,5 +1,5 @@
-//! The frame decoder against tungstenite's `WebSocket` over the same bytes. Shared by `tests/websocket.rs` and by the fuzz
-//! target `frames`, which includes this file.
+//! The frame decoder against tungstenite's `WebSocket` over the same bytes. Shared by `tests/websocket.rs` and by the
+//! fuzz target `frames`, which includes this file.
 
 use std::io::{self, Read, Write};
 
@@ -34,7 +34,7 @@ pub(crate) enum End {
     Failed(Violation),
 }
 
-/// Runs our decoder over `bytes` in pieces of these sizes, the last of which repeats; each piece has a buffer of its own.
+/// Runs our decoder over `bytes` in pieces of these sizes, the last of which repeats; each has a buffer of its own.
 ///
 /// # Panics
 /// When more memory is held than what arrived accounts for, or input is left over.

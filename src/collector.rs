@@ -1,0 +1,848 @@
+//! The record keeper: takes the requests of all connections, keeps sessions and their dumps.
+//!
+//! Owns [`Sessions`] (who feeds what, numbers) and [`DumpStore`] (files) and does for the one what it needs of the
+//! other. Names no socket: a connection is its slot id. What concerns the outside (acknowledge, close, a finished
+//! dump) is left in [`Collector::take_effects`] for the reactor.
+//!
+//! Entries are gathered per session and appended at latest `dump.flush_interval_ms` after the first of them, at
+//! `dump.flush_bytes`, and at once when the session ends or changes hands. What is not appended is not acknowledged,
+//! so gathering costs a numbered client nothing; for others it is what a crash can lose.
+//!
+//! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message; the effects by
+//! what one turn of the loop can cause.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use log::{debug, error, info, warn};
+use serde::Serialize;
+
+use crate::client::{ClientType, ConnectionInfo, SessionId};
+use crate::dump::{AppendError, DumpFile, DumpStore};
+use crate::jobs::Job;
+use crate::leftovers::Leftovers;
+use crate::metrics::{Tally, WaitingEnd};
+use crate::protocol::{self, Request, RequestType};
+use crate::reactor::slots::SlotId;
+use crate::reasons::{CloseReason, RequestFault};
+use crate::recovery::Recovered;
+use crate::session::{Arrival, Carried, Departure, Expiry, Farewell, Session, Sessions, State, Verdict};
+
+/// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
+/// seconds" (client: its buffer must not fill).
+const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
+/// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
+/// 10 us) cannot hold up the sockets.
+const FLUSHES_PER_TURN: usize = 128;
+/// Free append buffers that are kept for reuse.
+const SPARE_BUFFERS_MAX: usize = 64;
+/// Largest append buffer that is kept for reuse.
+const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// Ended ids and hopeless messages that are remembered.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// What bounds and times the collector; see the configuration keys of the same names.
+#[derive(Debug, Clone)]
+pub struct CollectorSettings {
+    /// `dump.flush_interval_ms`
+    pub flush_interval: Duration,
+    /// `dump.flush_bytes`
+    pub flush_bytes: usize,
+    /// `dump.min_free_bytes`
+    pub min_free_bytes: u64,
+    /// `sessions.reconnect_grace_s`
+    pub reconnect_grace: Duration,
+    /// `sessions.idle_s`; zero = never.
+    pub session_idle: Duration,
+    /// `limits.sessions_max`
+    pub sessions_max: usize,
+    /// `limits.waiting_sessions_max`
+    pub waiting_sessions_max: usize,
+    /// `limits.sessions_per_connection_max`
+    pub sessions_per_connection_max: usize,
+    /// `limits.sessions_per_backend_connection_max`
+    pub sessions_per_backend_connection_max: usize,
+    /// `limits.session_bytes_max`
+    pub session_bytes_max: u64,
+    /// `limits.bad_requests_per_minute_max`
+    pub bad_requests_per_minute_max: u32,
+}
+
+/// The clocks of one turn of the loop.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For intervals.
+    pub instant: Instant,
+    /// For dates.
+    pub wall: SystemTime,
+}
+
+impl Now {
+    /// Milliseconds since 1970, as dumps have them.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        let since = self.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a connection brings along when it feeds sessions.
+#[derive(Debug)]
+pub struct Feeder {
+    /// The connection.
+    pub connection: SlotId,
+    /// Its dialect, fixed at the upgrade.
+    pub client: ClientType,
+    /// What it said about itself.
+    pub info: Rc<ConnectionInfo>,
+    /// The session id in its URL, when there is a valid one.
+    pub url_id: Option<SessionId>,
+    /// The sessions it feeds.
+    pub carried: Carried,
+    bad_requests: BadRequests,
+}
+
+impl Feeder {
+    /// A connection that feeds nothing yet.
+    #[must_use]
+    pub fn new(
+        connection: SlotId,
+        client: ClientType,
+        info: Rc<ConnectionInfo>,
+        url_id: Option<SessionId>,
+    ) -> Self {
+        let bad_requests = BadRequests { since: None, count: 0 };
+        Self { connection, client, info, url_id, carried: Carried::None, bad_requests }
+    }
+}
+
+/// Bad requests of one connection in the current minute.
+#[derive(Debug)]
+struct BadRequests {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl BadRequests {
+    /// Counts one more; returns how many the current minute has.
+    fn count_one(&mut self, now: Instant) -> u32 {
+        match self.since {
+            Some(since) if now.saturating_duration_since(since) < Duration::from_secs(60) => self.count += 1,
+            _ => (self.since, self.count) = (Some(now), 1),
+        }
+        self.count
+    }
+}
+
+/// Something that concerns the outside, in the order in which it happened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell the client on this connection that everything up to `number` is safe.
+    Acknowledge {
+        /// Where to.
+        connection: SlotId,
+        /// The entry number.
+        number: u64,
+    },
+    /// Another connection has taken this one's session over.
+    Replaced {
+        /// The old connection.
+        connection: SlotId,
+    },
+    /// A session could not be written; the connection loses it.
+    SessionFailed {
+        /// Who fed it.
+        connection: SlotId,
+        /// The session.
+        session: SlotId,
+    },
+    /// A dump is a job now.
+    Finished(Job),
+}
+
+/// Why a connection must end, in words for the close frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// The reason.
+    pub reason: CloseReason,
+    /// The text of the close frame; empty where the code says it all.
+    pub text: Cow<'static, str>,
+}
+
+impl Ending {
+    /// An ending without words.
+    #[must_use]
+    pub fn plain(reason: CloseReason) -> Self {
+        Self { reason, text: Cow::Borrowed("") }
+    }
+}
+
+/// The record keeper.
+#[derive(Debug)]
+pub struct Collector {
+    settings: CollectorSettings,
+    sessions: Sessions,
+    dumps: DumpStore,
+    /// Sessions with gathered lines, by the time at which they are appended at latest. One constant interval, so in
+    /// order; at most one entry per session.
+    flush_queue: VecDeque<(Instant, SlotId)>,
+    /// Sessions with an unacknowledged number, likewise.
+    acknowledge_queue: VecDeque<(Instant, SlotId)>,
+    effects: Vec<Effect>,
+    spare: Vec<Vec<u8>>,
+    /// Ids whose last connection ended with a message that is too big, and the number they had then; bounded by
+    /// [`REMEMBERED_MAX`].
+    hopeless: VecDeque<(SessionId, u64)>,
+    disk_low: bool,
+    /// Bytes of the dumps that are open or wait.
+    bytes_in_progress: u64,
+    /// The last sign of life of the server before this one.
+    last_heartbeat: Option<SystemTime>,
+}
+
+impl Collector {
+    /// A collector for the dumps of `dumps`.
+    #[must_use]
+    pub fn new(settings: CollectorSettings, dumps: DumpStore, last_heartbeat: Option<SystemTime>) -> Self {
+        let sessions = Sessions::new(settings.reconnect_grace, settings.waiting_sessions_max, REMEMBERED_MAX);
+        Self {
+            settings,
+            sessions,
+            dumps,
+            flush_queue: VecDeque::new(),
+            acknowledge_queue: VecDeque::new(),
+            effects: Vec::new(),
+            spare: Vec::new(),
+            hopeless: VecDeque::new(),
+            disk_low: false,
+            bytes_in_progress: 0,
+            last_heartbeat,
+        }
+    }
+
+    /// The sessions, to look at.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The dump folder, to look at.
+    #[must_use]
+    pub fn dumps(&self) -> &DumpStore {
+        &self.dumps
+    }
+
+    /// See [`DumpStore::limit_open_files`].
+    pub fn limit_open_files(&mut self, open_files_max: usize) {
+        self.dumps.limit_open_files(open_files_max);
+    }
+
+    /// Bytes of the dumps that are open or wait.
+    #[must_use]
+    pub fn bytes_in_progress(&self) -> u64 {
+        self.bytes_in_progress
+    }
+
+    /// Takes over changed settings; sizes that bound what exists already act from the next use on.
+    pub fn reconfigure(&mut self, settings: CollectorSettings) {
+        self.sessions.reconfigure(settings.reconnect_grace, settings.waiting_sessions_max);
+        self.settings = settings;
+    }
+
+    /// Whether the dump file system has less space than `dump.min_free_bytes`; then no session is let in.
+    #[must_use]
+    pub fn is_disk_low(&self) -> bool {
+        self.disk_low
+    }
+
+    /// Looks at the free space again and returns it. Called once a second.
+    pub fn check_disk(&mut self) -> Option<u64> {
+        let free = self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={error:?}")).ok()?;
+        let low = free < self.settings.min_free_bytes;
+        if low != self.disk_low {
+            self.disk_low = low;
+            let min = self.settings.min_free_bytes;
+            if low {
+                error!("disk.low free_bytes={free} free_bytes_min={min}: new sessions are refused");
+            } else {
+                info!("disk.recovered free_bytes={free} free_bytes_min={min}");
+            }
+        }
+        Some(free)
+    }
+
+    /// Takes what concerns the outside since the last call.
+    pub fn take_effects(&mut self, into: &mut Vec<Effect>) {
+        into.append(&mut self.effects);
+    }
+
+    /// A connection was upgraded. Returns the number that its greeting carries.
+    ///
+    /// # Errors
+    /// Why the connection is to be closed instead.
+    pub fn arrive(
+        &mut self,
+        feeder: &mut Feeder,
+        is_reconnect: bool,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<u64, Ending> {
+        let Some(id) = feeder.url_id.clone() else { return Ok(0) };
+        self.recover_before_scan(&id, tally, now);
+        let arrival = self.sessions.arrive(feeder.connection, &id, is_reconnect, &feeder.info, now.instant);
+        let session = match arrival {
+            Arrival::Ended => return Err(Ending::plain(CloseReason::EndedByClient)),
+            Arrival::Fresh(session) => session,
+            Arrival::Resumed(session) => {
+                tally.sessions_resumed += 1;
+                session
+            }
+            Arrival::TakenOver { session, from } => {
+                tally.sessions_taken_over += 1;
+                self.effects.push(Effect::Replaced { connection: from });
+                session
+            }
+        };
+        feeder.carried.add(session, &self.sessions);
+        if !matches!(arrival, Arrival::Fresh(_)) {
+            info!("session.resume conn={} session={id}", feeder.connection);
+            self.flush(session, tally, now);
+        }
+        Ok(self.sessions.find(session).map_or(0, |found| found.ledger.durable()))
+    }
+
+    /// While the dump folder is still being scanned, a client that comes back finds its own dump all the same.
+    fn recover_before_scan(&mut self, id: &SessionId, tally: &mut Tally, now: Now) {
+        if self.sessions.is_open_or_waiting(id) {
+            return;
+        }
+        if let Some(leftovers) = self.dumps.leftovers_mut() {
+            leftovers.claim_session(id);
+            self.recover_leftovers(tally, now);
+        }
+    }
+
+    /// Takes up what an earlier server left, as far as it is known by now.
+    pub fn recover_leftovers(&mut self, tally: &mut Tally, now: Now) {
+        while let Some(dump) = self.dumps.leftovers_mut().and_then(Leftovers::take_next) {
+            tally.orphans_recovered += 1;
+            self.recover(dump, tally, now);
+        }
+    }
+
+    /// A dump of an earlier server: waits for its client when that can still come back, else it is finished.
+    fn recover(&mut self, found: Recovered, tally: &mut Tally, now: Now) {
+        let dump = DumpFile::found(&found.name, found.part, found.size_bytes, (found.device, found.inode));
+        self.bytes_in_progress += found.size_bytes;
+        let rest =
+            rest_of_grace(self.settings.reconnect_grace, found.modified, self.last_heartbeat, now.wall);
+        let number = found.last_number.unwrap_or(0);
+        let Some(id) = SessionId::parse(&found.id) else {
+            return self.finish_leftover(&dump, tally, now);
+        };
+        if let Some(other) = self.sessions.waiting_under(&id) {
+            // Only the newest part of a session can go on.
+            let part =
+                self.sessions.find(other).and_then(|session| session.dump.as_ref()).map(|dump| dump.part);
+            if number > 0 && part < Some(found.part) {
+                self.finish(other, false, tally, now);
+            }
+        }
+        match self.sessions.recover(id, number, dump, now.instant + rest, now.instant) {
+            Ok(session) => {
+                debug!("session.recover session={session} received={number} rest_s={}", rest.as_secs())
+            }
+            Err(dump) => self.finish_leftover(&dump, tally, now),
+        }
+    }
+
+    fn finish_leftover(&mut self, dump: &DumpFile, tally: &mut Tally, now: Now) {
+        // It is in no slot, so it can have no descriptor.
+        let owner = SlotId { index: u32::MAX, generation: 0 };
+        self.finish_dump(owner, dump, tally, now);
+    }
+
+    /// Takes all requests of one message.
+    ///
+    /// # Errors
+    /// Why the connection is to be closed.
+    pub fn message(
+        &mut self,
+        feeder: &mut Feeder,
+        data: &[u8],
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<(), Ending> {
+        for request in protocol::requests(data) {
+            let taken = match request {
+                Ok(request) => {
+                    tally.request_received(request.whole.len());
+                    self.request(feeder, &request, tally, now)?
+                }
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = taken {
+                self.refuse(feeder, fault, tally, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(
+        &self,
+        feeder: &mut Feeder,
+        fault: RequestFault,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<(), Ending> {
+        tally.requests_refused.add_one(fault);
+        debug!("request.refused conn={} reason={}", feeder.connection, fault.label());
+        let (count, max) =
+            (feeder.bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
+        if count <= max {
+            return Ok(());
+        }
+        let text = format!(
+            "{count} bad requests in a minute, at most {max} are allowed; the last one: {}",
+            fault.label()
+        );
+        Err(Ending { reason: CloseReason::BadRequests, text: text.into() })
+    }
+
+    fn request(
+        &mut self,
+        feeder: &mut Feeder,
+        request: &Request<'_>,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<Result<(), RequestFault>, Ending> {
+        match request.kind {
+            RequestType::Keepalive => {}
+            RequestType::Close => {
+                if let Some(session) = feeder.carried.find(&request.id, &self.sessions) {
+                    feeder.carried.remove(session);
+                    self.finish(session, true, tally, now);
+                }
+            }
+            RequestType::Identity | RequestType::StatsEntry => {
+                let Some(session) = self.session_for(feeder, &request.id, tally, now) else {
+                    return Ok(Err(RequestFault::BadSessionId));
+                };
+                return self.entry(feeder, session, request, tally, now);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The session that `id` means on this connection; opened when there is none.
+    fn session_for(&mut self, feeder: &mut Feeder, id: &str, tally: &mut Tally, now: Now) -> Option<SlotId> {
+        if let Some(session) = feeder.carried.find(id, &self.sessions) {
+            return Some(session);
+        }
+        let id = SessionId::parse(id)?;
+        let max = match feeder.client {
+            ClientType::Rtcstats => self.settings.sessions_per_connection_max,
+            ClientType::Jigasi
+            | ClientType::Jicofo
+            | ClientType::Jibri
+            | ClientType::Jvb
+            | ClientType::Unsupported => self.settings.sessions_per_backend_connection_max,
+        };
+        if feeder.carried.len() >= max {
+            self.finish_longest_idle(feeder, max, tally, now);
+        }
+        let by_url = feeder.url_id.as_ref() == Some(&id) && !self.sessions.is_open_or_waiting(&id);
+        let session = self.sessions.open(feeder.connection, id, by_url, Rc::clone(&feeder.info), now.instant);
+        feeder.carried.add(session, &self.sessions);
+        Some(session)
+    }
+
+    fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
+        let oldest = feeder
+            .carried
+            .all()
+            .into_iter()
+            .filter_map(|session| Some((self.sessions.find(session)?.last_entry, session)))
+            .min();
+        if let Some((_, session)) = oldest {
+            debug!("session.evict conn={} sessions_max={max}", feeder.connection);
+            tally.sessions_displaced += 1;
+            feeder.carried.remove(session);
+            self.finish(session, false, tally, now);
+        }
+    }
+
+    fn entry(
+        &mut self,
+        feeder: &mut Feeder,
+        key: SlotId,
+        request: &Request<'_>,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<Result<(), RequestFault>, Ending> {
+        let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
+        if session.buffer.capacity() == 0 {
+            session.buffer = self.spare.pop().unwrap_or_default();
+        }
+        let start = session.buffer.len();
+        let is_first = !session.has_entries();
+        if let Err(fault) = protocol::write_line(request, feeder.client, now.wall_ms(), &mut session.buffer) {
+            return Ok(Err(fault));
+        }
+        let added = session.buffer.len() - start;
+        let size = session.dump.as_ref().map_or(0, |dump| dump.size_bytes) + session.buffer.len() as u64;
+        if size > self.settings.session_bytes_max {
+            session.buffer.truncate(start);
+            return self.session_too_big(feeder, key, size, tally, now);
+        }
+        session.last_entry = now.instant;
+        if is_first {
+            session.started_ms = now.wall_ms();
+            tally.sessions_started += 1;
+        }
+        let verdict = session.take_line(start);
+        match verdict {
+            Verdict::Duplicate => tally.duplicates_dropped += 1,
+            Verdict::Next | Verdict::Gap(_) => {
+                tally.entries_appended += 1;
+                tally.entries_appended_bytes += added as u64;
+            }
+        }
+        if let Verdict::Gap(missing) = verdict {
+            tally.missing_entries += missing;
+            warn!("session.gap conn={} session={} missing={missing}", feeder.connection, session.id);
+        }
+        if session.buffer.len() >= self.settings.flush_bytes {
+            self.flush(key, tally, now);
+        } else if !session.flush_pending {
+            session.flush_pending = true;
+            self.flush_queue.push_back((now.instant + self.settings.flush_interval, key));
+        }
+        Ok(Ok(()))
+    }
+
+    /// A session over its size: no replay can make it fit, so a client that carries only this one is told to stop.
+    fn session_too_big(
+        &mut self,
+        feeder: &mut Feeder,
+        key: SlotId,
+        size: u64,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<Result<(), RequestFault>, Ending> {
+        let max = self.settings.session_bytes_max;
+        let only_one = feeder.carried.len() == 1 && self.sessions.find(key).is_some_and(|found| found.by_url);
+        if !only_one {
+            return Ok(Err(RequestFault::SessionTooBig));
+        }
+        tally.requests_refused.add_one(RequestFault::SessionTooBig);
+        feeder.carried.remove(key);
+        self.finish(key, true, tally, now);
+        let text = format!("session of {size} bytes is larger than {max} bytes");
+        Err(Ending { reason: CloseReason::Hopeless, text: text.into() })
+    }
+
+    /// A connection is to be closed for a message that is too big. When its session was resumed and met the same
+    /// refusal without any progress, its client would send the message for ever: the session is finished and the
+    /// reason becomes [`CloseReason::Hopeless`].
+    pub fn message_too_big(&mut self, feeder: &mut Feeder, tally: &mut Tally, now: Now) -> CloseReason {
+        let Some(id) = feeder.url_id.clone() else { return CloseReason::MessageTooBig };
+        let session = feeder.carried.find(id.as_str(), &self.sessions);
+        let received =
+            session.and_then(|key| self.sessions.find(key)).map_or(0, |found| found.ledger.received());
+        if let Some(at) = self.hopeless.iter().position(|(other, number)| *other == id && *number == received)
+        {
+            self.hopeless.remove(at);
+            if let Some(session) = session {
+                feeder.carried.remove(session);
+                self.finish(session, true, tally, now);
+            }
+            return CloseReason::Hopeless;
+        }
+        if self.hopeless.len() >= HOPELESS_MAX {
+            self.hopeless.pop_front();
+        }
+        self.hopeless.push_back((id, received));
+        CloseReason::MessageTooBig
+    }
+
+    /// A connection ended: its sessions wait for their clients or are finished.
+    pub fn leave(&mut self, feeder: &mut Feeder, farewell: Farewell, tally: &mut Tally, now: Now) {
+        for session in std::mem::take(&mut feeder.carried).all() {
+            match self.sessions.leave(session, feeder.connection, farewell, now.instant) {
+                Departure::Finish => self.finish(session, farewell == Farewell::ForGood, tally, now),
+                Departure::Wait => self.park(session, tally, now),
+                Departure::NotTheirs => {}
+            }
+        }
+    }
+
+    /// Lets a waiting session use as little as possible: nothing gathered, no descriptor.
+    fn park(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
+        self.flush(key, tally, now);
+        let Some(session) = self.sessions.find(key) else { return };
+        info!("session.wait session={} received={}", session.id, session.ledger.received());
+        if let Some(dump) = &session.dump {
+            self.dumps.release(key, dump);
+        }
+    }
+
+    /// Does what is due: appends, acknowledgements, the end of waiting sessions. Returns whether more is due already.
+    pub fn tick(&mut self, tally: &mut Tally, now: Now) -> bool {
+        self.recover_leftovers(tally, now);
+        let mut budget = FLUSHES_PER_TURN;
+        while let Some(&(deadline, key)) = self.flush_queue.front() {
+            if deadline > now.instant {
+                break;
+            }
+            if budget == 0 {
+                return true;
+            }
+            budget -= 1;
+            self.flush_queue.pop_front();
+            if let Some(session) = self.sessions.find_mut(key) {
+                session.flush_pending = false;
+                self.flush(key, tally, now);
+            }
+        }
+        while let Some(&(deadline, key)) = self.acknowledge_queue.front() {
+            if deadline > now.instant {
+                break;
+            }
+            self.acknowledge_queue.pop_front();
+            if let Some(session) = self.sessions.find_mut(key) {
+                session.acknowledge_pending = false;
+                self.acknowledge(key, tally, now);
+            }
+        }
+        while let Some((key, why)) = self.sessions.expired(now.instant) {
+            match why {
+                Expiry::Grace => tally.waiting_finished.add_one(WaitingEnd::Expired),
+                Expiry::Limit => tally.waiting_finished.add_one(WaitingEnd::TooMany),
+            }
+            self.finish(key, false, tally, now);
+        }
+        false
+    }
+
+    /// When [`Collector::tick`] has something to do next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let fronts = [
+            self.flush_queue.front().map(|(deadline, _)| *deadline),
+            self.acknowledge_queue.front().map(|(deadline, _)| *deadline),
+            self.sessions.next_expiry(),
+        ];
+        fronts.into_iter().flatten().min()
+    }
+
+    /// Finishes sessions without an entry for `sessions.idle_s`. Called every few seconds.
+    pub fn finish_idle(&mut self, tally: &mut Tally, now: Now) {
+        let idle = self.settings.session_idle;
+        if idle.is_zero() {
+            return;
+        }
+        for key in self.sessions.all() {
+            let Some(session) = self.sessions.find(key) else { continue };
+            let is_open = matches!(session.state, State::Open(_));
+            if is_open
+                && session.has_entries()
+                && now.instant.saturating_duration_since(session.last_entry) >= idle
+            {
+                self.finish(key, false, tally, now);
+            }
+        }
+    }
+
+    /// Appends what is gathered for a session and acknowledges what has become durable.
+    fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
+        let Some(session) = self.sessions.find_mut(key) else { return };
+        if !session.buffer.is_empty() {
+            let written = match &mut session.dump {
+                Some(dump) => {
+                    self.dumps.append(key, dump, &[&session.buffer]).map(|()| session.buffer.len() as u64)
+                }
+                None => create_dump(&mut self.dumps, key, session),
+            };
+            match written {
+                Ok(bytes) => {
+                    self.bytes_in_progress += bytes;
+                    let mut buffer = session.settle();
+                    if buffer.capacity() <= SPARE_BUFFER_BYTES_MAX && self.spare.len() < SPARE_BUFFERS_MAX {
+                        buffer.clear();
+                        self.spare.push(buffer);
+                    }
+                }
+                Err(failure) => return self.append_failed(key, &failure, tally, now),
+            }
+        }
+        self.acknowledge(key, tally, now);
+    }
+
+    fn acknowledge(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
+        let Some(session) = self.sessions.find_mut(key) else { return };
+        let State::Open(connection) = session.state else { return };
+        let due = now.instant.saturating_duration_since(session.acknowledged_at) >= ACKNOWLEDGE_INTERVAL;
+        let effects = &mut self.effects;
+        let before = effects.len();
+        session
+            .ledger
+            .take_acknowledgements(due, |number| effects.push(Effect::Acknowledge { connection, number }));
+        let sent = effects.len() - before;
+        tally.acknowledgements_sent += sent as u64;
+        if sent > 0 {
+            session.acknowledged_at = now.instant;
+        }
+        if session.ledger.has_unacknowledged() && !session.acknowledge_pending {
+            session.acknowledge_pending = true;
+            self.acknowledge_queue
+                .push_back((session.acknowledged_at.max(now.instant) + ACKNOWLEDGE_INTERVAL, key));
+        }
+    }
+
+    /// The file keeps what it had. A numbered client still has what is lost here, so its session waits for it; of
+    /// others the gathered lines are gone and the rest of the dump becomes a job.
+    fn append_failed(&mut self, key: SlotId, failure: &AppendError, tally: &mut Tally, now: Now) {
+        let Some(session) = self.sessions.find_mut(key) else { return };
+        let lost_bytes = session.drop_buffer();
+        tally.dump_write_errors += 1;
+        tally.session_errors += 1;
+        let cause = std::error::Error::source(failure).map(ToString::to_string).unwrap_or_default();
+        error!("dump.error session={} err=\"{failure}: {cause}\" lost_bytes={lost_bytes}", session.id);
+        let feeder = match session.state {
+            State::Open(connection) => Some(connection),
+            State::Waiting { .. } => None,
+        };
+        if let Some(connection) = feeder {
+            self.effects.push(Effect::SessionFailed { connection, session: key });
+        }
+        match failure {
+            AppendError::Replaced { .. } => {
+                // What was durable is gone with the file; nobody may be told otherwise again.
+                if let Some(gone) = self.sessions.forget(key) {
+                    let size = gone.dump.map_or(0, |dump| dump.size_bytes);
+                    self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size);
+                }
+            }
+            AppendError::Io { .. } => {
+                let departure = feeder
+                    .map(|connection| self.sessions.leave(key, connection, Farewell::MayReturn, now.instant));
+                if departure == Some(Departure::Finish) {
+                    self.finish(key, false, tally, now);
+                }
+            }
+        }
+    }
+
+    /// Ends a session for good: its dump becomes a job. `by_client`: the client will not come back.
+    fn finish(&mut self, key: SlotId, by_client: bool, tally: &mut Tally, now: Now) {
+        self.flush(key, tally, now);
+        let Some(session) = self.sessions.finish(key, by_client, now.instant) else { return };
+        if let Some(dump) = session.dump {
+            self.finish_dump(key, &dump, tally, now);
+        }
+    }
+
+    fn finish_dump(&mut self, owner: SlotId, dump: &DumpFile, tally: &mut Tally, now: Now) {
+        let size_bytes = dump.size_bytes;
+        match self.dumps.finish(owner, dump, now.wall) {
+            Ok(job) => {
+                info!("dump.finish dump={} bytes={size_bytes}", dump.name);
+                self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
+                self.effects.push(Effect::Finished(job));
+            }
+            Err(cause) => {
+                tally.session_errors += 1;
+                error!("dump.error dump={} err=\"cannot finish: {cause}\"", dump.name);
+            }
+        }
+    }
+
+    /// The process is going to stop: everything is appended. Sessions that can be resumed stay where they are for the
+    /// next start, all others are finished.
+    pub fn shut_down(&mut self, tally: &mut Tally, now: Now) {
+        for key in self.sessions.all() {
+            let Some(session) = self.sessions.find(key) else { continue };
+            if session.is_numbered() {
+                self.flush(key, tally, now);
+            } else {
+                self.finish(key, false, tally, now);
+            }
+        }
+    }
+}
+
+/// How much longer a dump waits for its client after a restart (our contract, section 4): the grace counts from its
+/// last write or the server's last sign of life, whichever is later, and ends at the latest four times the grace after
+/// the last write. A clock that was set back cannot make it longer than the whole grace.
+fn rest_of_grace(
+    grace: Duration,
+    last_write: SystemTime,
+    last_heartbeat: Option<SystemTime>,
+    now: SystemTime,
+) -> Duration {
+    let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
+    let waited = last_heartbeat.map_or(since(last_write), |beat| since(beat).min(since(last_write)));
+    grace.saturating_sub(waited).min((grace * 4).saturating_sub(since(last_write)))
+}
+
+/// Messages that were too big, by session, that are remembered.
+const HOPELESS_MAX: usize = 1_000;
+
+/// Creates the file of a session and writes its first line and what is gathered. Returns the bytes written.
+fn create_dump(dumps: &mut DumpStore, key: SlotId, session: &mut Session) -> Result<u64, AppendError> {
+    let info = session.info.take();
+    let first_line = |part: u32, out: &mut Vec<u8>| {
+        if let Some(info) = &info {
+            write_first_line(info, session, part, out);
+        }
+    };
+    let created = dumps.create(key, &session.id, first_line, &session.buffer);
+    match created {
+        Ok(dump) => {
+            let bytes = dump.size_bytes;
+            info!("dump.create session={} dump={}", session.id, dump.name);
+            session.dump = Some(dump);
+            Ok(bytes)
+        }
+        Err(failure) => {
+            session.info = info;
+            Err(failure)
+        }
+    }
+}
+
+/// Appends `["connectionInfo",null,{...},<clock>]`: the documented members and, when there is something to say, one
+/// more, `server` (our contract, section 3).
+fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Server<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        part: Option<u32>,
+        #[serde(rename = "continuesFrom", skip_serializing_if = "Option::is_none")]
+        continues_from: Option<u64>,
+    }
+    #[derive(Serialize)]
+    struct Info<'a> {
+        #[serde(flatten)]
+        info: &'a ConnectionInfo,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        server: Option<Server<'a>>,
+    }
+    let has_part = part > 0;
+    let server = (has_part || session.continues_from.is_some()).then(|| Server {
+        id: has_part.then(|| session.id.as_str()),
+        part: has_part.then_some(part),
+        continues_from: session.continues_from,
+    });
+    let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
+    if let Err(failure) = serde_json::to_writer(&mut *out, &line) {
+        // Writing plain strings and integers into memory has no way to fail.
+        error!("dump.error session={} err=\"cannot write the first line: {failure}\"", session.id);
+    }
+    out.push(b'\n');
+}

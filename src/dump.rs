@@ -1,0 +1,343 @@
+//! Dump files in progress: create, append, finish.
+//!
+//! Owns naming and descriptors below `temp_path`. Never parses a line, never talks to a socket.
+//! Blocking: `append` is one `write(2)` into the page cache (9 us with the descriptor held, 13 us with open and
+//! close, measured for 3.75 KB); `create` and `finish` change one directory entry each. Nothing here syncs,
+//! deletes or reads.
+//!
+//! Everything is done relative to descriptors of the folders, and no link below them is followed. A dump owns no
+//! descriptor between appends: open ones are a bounded cache, and a reopened file must be the same file.
+//! Rules: our contract, section 3; reference: a taken name gets `_1`, `_2`, ..., the first free one wins.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::client::SessionId;
+use crate::dump_folder::DumpFolder;
+use crate::jobs::{Job, Origin};
+use crate::leftovers::Leftovers;
+use crate::reactor::slots::SlotId;
+
+/// Names that are tried in order before the rest of the numbers is searched from a counter; so a client that
+/// opens and closes one id in a loop costs a bounded number of system calls each time.
+const PARTS_IN_ORDER: u32 = 8;
+/// Numbers tried from the counter before giving up.
+const PARTS_FROM_COUNTER: u32 = 64;
+
+/// One dump on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpFile {
+    /// File name, `<id>` or `<id>_<part>`.
+    pub name: Box<str>,
+    /// 0, or the number behind the id.
+    pub part: u32,
+    /// Bytes in the file: whole lines only.
+    pub size_bytes: u64,
+    /// Device and inode, so that a reopened file is known to be the same.
+    pub identity: (u64, u64),
+    /// Its place in the cache of descriptors, as a hint.
+    cached: usize,
+}
+
+impl DumpFile {
+    /// A dump that was found at start or when its client came back.
+    #[must_use]
+    pub fn found(name: &str, part: u32, size_bytes: u64, identity: (u64, u64)) -> Self {
+        Self { name: name.into(), part, size_bytes, identity, cached: usize::MAX }
+    }
+}
+
+/// Why lines could not be appended. The file then ends where it ended before.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The file is not the one that was written before, or is gone.
+    #[error("dump {name} was replaced or removed")]
+    Replaced {
+        /// Its name.
+        name: Box<str>,
+    },
+    /// The system refused.
+    #[error("cannot append to dump {name}")]
+    Io {
+        /// Its name.
+        name: Box<str>,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The dump folder with its cache of open descriptors.
+#[derive(Debug)]
+pub struct DumpStore {
+    folder: Arc<DumpFolder>,
+    open: OpenFiles,
+    next_part: u32,
+    /// What an earlier server left, as long as it is being looked at.
+    leftovers: Option<Leftovers>,
+}
+
+impl DumpStore {
+    /// A store in this folder; `open_files_max` bounds the cached descriptors. `leftovers`: the scan for what an earlier
+    /// server left, as long as it runs.
+    #[must_use]
+    pub fn new(folder: Arc<DumpFolder>, open_files_max: usize, leftovers: Option<Leftovers>) -> Self {
+        Self { folder, open: OpenFiles::new(open_files_max), next_part: PARTS_IN_ORDER, leftovers }
+    }
+
+    /// The scan for what an earlier server left; `None` when it is over.
+    pub fn leftovers_mut(&mut self) -> Option<&mut Leftovers> {
+        if self.leftovers.as_ref().is_some_and(Leftovers::is_complete) {
+            self.leftovers = None;
+        }
+        self.leftovers.as_mut()
+    }
+
+    /// Changes how many descriptors are cached; those over it are closed now, the least used ones first.
+    pub fn limit_open_files(&mut self, open_files_max: usize) {
+        self.open.limit(open_files_max);
+    }
+
+    /// Descriptors held at present.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Free bytes of the file system, as an unprivileged process sees them.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(self.folder.root())?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Creates the file for a new dump of `id` under the first free name and writes `first_line` and `lines` to it.
+    ///
+    /// `first_line` is told the part number, because the line names it. When writing fails nothing stays behind.
+    ///
+    /// # Errors
+    /// When no name is free, or the system refuses.
+    pub fn create(
+        &mut self,
+        owner: SlotId,
+        id: &SessionId,
+        first_line: impl FnOnce(u32, &mut Vec<u8>),
+        lines: &[u8],
+    ) -> Result<DumpFile, AppendError> {
+        let failed = |source: io::Error| AppendError::Io { name: id.as_str().into(), source };
+        let (name, part, file) = self.create_free_name(id).map_err(failed)?;
+        let stat = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
+        let mut dump =
+            DumpFile { name, part, size_bytes: 0, identity: (stat.st_dev, stat.st_ino), cached: usize::MAX };
+        self.open.put(owner, &mut dump, file);
+        let mut first = Vec::with_capacity(512);
+        first_line(part, &mut first);
+        let written = self.append(owner, &mut dump, &[&first, lines]);
+        if let Err(error) = written {
+            self.open.forget(owner, &dump);
+            // Nothing useful is in it; a failure to remove it leaves an empty file that the next start removes.
+            let _ = rustix::fs::unlinkat(self.folder.root(), &*dump.name, AtFlags::empty());
+            return Err(error);
+        }
+        Ok(dump)
+    }
+
+    fn create_free_name(&mut self, id: &SessionId) -> io::Result<(Box<str>, u32, File)> {
+        for part in 0..PARTS_IN_ORDER {
+            if let Some((name, file)) = self.try_create(id, part)? {
+                return Ok((name, part, file));
+            }
+        }
+        for _ in 0..PARTS_FROM_COUNTER {
+            let part = self.next_part;
+            self.next_part = part.checked_add(1).unwrap_or(PARTS_IN_ORDER);
+            if let Some((name, file)) = self.try_create(id, part)? {
+                return Ok((name, part, file));
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name was found for the dump"))
+    }
+
+    fn try_create(&mut self, id: &SessionId, part: u32) -> io::Result<Option<(Box<str>, File)>> {
+        let name: Box<str> = if part == 0 { id.as_str().into() } else { format!("{id}_{part}").into() };
+        if let Some(leftovers) = &mut self.leftovers {
+            // From here on the scan keeps off this name; a dump of an earlier server under it is ours to look at.
+            leftovers.claim(&name);
+        }
+        let flags = OFlags::WRONLY
+            | OFlags::APPEND
+            | OFlags::CREATE
+            | OFlags::EXCL
+            | OFlags::NOFOLLOW
+            | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP;
+        match rustix::fs::openat(self.folder.root(), &*name, flags, mode) {
+            Ok(file) => Ok(Some((name, File::from(file)))),
+            Err(Errno::EXIST) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Appends whole lines in one write. A short write is cut back to the end of the last full line that was there
+    /// before.
+    ///
+    /// # Errors
+    /// The file then has the size it had; the caller decides whether to try again.
+    pub fn append(&mut self, owner: SlotId, dump: &mut DumpFile, parts: &[&[u8]]) -> Result<(), AppendError> {
+        let failed = |name: &str, source: io::Error| AppendError::Io { name: name.into(), source };
+        if self.open.find(owner, dump).is_none() {
+            let file = self.reopen(dump)?;
+            self.open.put(owner, dump, file);
+        }
+        let Some(file) = self.open.find(owner, dump) else {
+            return Err(failed(&dump.name, io::ErrorKind::NotFound.into()));
+        };
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        match write_all_at_once(file, parts) {
+            Ok(()) => {
+                dump.size_bytes += total as u64;
+                Ok(())
+            }
+            Err(error) => {
+                let restored = file.set_len(dump.size_bytes);
+                let error = restored.err().unwrap_or(error);
+                self.open.forget(owner, dump);
+                Err(failed(&dump.name, error))
+            }
+        }
+    }
+
+    fn reopen(&self, dump: &DumpFile) -> Result<File, AppendError> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let replaced = || AppendError::Replaced { name: dump.name.clone() };
+        let file = match rustix::fs::openat(self.folder.root(), &*dump.name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Err(replaced()),
+            Err(errno) => return Err(AppendError::Io { name: dump.name.clone(), source: errno.into() }),
+        };
+        let stat = rustix::fs::fstat(&file)
+            .map_err(|errno| AppendError::Io { name: dump.name.clone(), source: errno.into() })?;
+        let same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && (stat.st_dev, stat.st_ino) == dump.identity;
+        if same { Ok(file) } else { Err(replaced()) }
+    }
+
+    /// Moves a dump to the finished ones: from now on it is a job, also after a crash.
+    ///
+    /// # Errors
+    /// The dump then stays where it is; the next start finds it.
+    pub fn finish(&mut self, owner: SlotId, dump: &DumpFile, now: SystemTime) -> io::Result<Job> {
+        self.open.forget(owner, dump);
+        let name = self.folder.finish(&dump.name)?;
+        Ok(Job { name, size_bytes: dump.size_bytes, finished_at: now, retries: 0, origin: Origin::Finished })
+    }
+
+    /// Lets go of the descriptor of a dump whose session waits.
+    pub fn release(&mut self, owner: SlotId, dump: &DumpFile) {
+        self.open.forget(owner, dump);
+    }
+}
+
+/// One `writev`; a short one is an error of the file system being full, found by writing the rest.
+fn write_all_at_once(mut file: &File, parts: &[&[u8]]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut slices = slices.as_mut_slice();
+    while slices.iter().any(|slice| !slice.is_empty()) {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    owner: SlotId,
+    file: File,
+    used: bool,
+}
+
+/// Descriptors of dumps, at most `max`; the one not used for longest (by the clock algorithm) makes room.
+#[derive(Debug)]
+struct OpenFiles {
+    places: Vec<Option<OpenFile>>,
+    free: Vec<usize>,
+    hand: usize,
+    max: usize,
+}
+
+impl OpenFiles {
+    fn new(max: usize) -> Self {
+        Self { places: Vec::new(), free: Vec::new(), hand: 0, max: max.max(1) }
+    }
+
+    fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    fn find(&mut self, owner: SlotId, dump: &DumpFile) -> Option<&File> {
+        let place = self.places.get_mut(dump.cached)?.as_mut().filter(|place| place.owner == owner)?;
+        place.used = true;
+        Some(&place.file)
+    }
+
+    fn put(&mut self, owner: SlotId, dump: &mut DumpFile, file: File) {
+        let index = self.make_room();
+        if let Some(place) = self.places.get_mut(index) {
+            *place = Some(OpenFile { owner, file, used: true });
+            dump.cached = index;
+        }
+    }
+
+    /// An empty place.
+    fn make_room(&mut self) -> usize {
+        if self.len() >= self.max {
+            self.evict();
+        }
+        self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        })
+    }
+
+    fn limit(&mut self, max: usize) {
+        self.max = max.max(1);
+        while self.len() > self.max {
+            self.evict();
+        }
+    }
+
+    /// Closes one that was not used since the hand last passed it. There is one, because passing clears the mark.
+    fn evict(&mut self) {
+        while self.len() > 0 {
+            self.hand = (self.hand + 1) % self.places.len();
+            match self.places.get_mut(self.hand) {
+                Some(Some(place)) if place.used => place.used = false,
+                Some(place @ Some(_)) => {
+                    *place = None;
+                    self.free.push(self.hand);
+                    return;
+                }
+                Some(None) | None => {}
+            }
+        }
+    }
+
+    fn forget(&mut self, owner: SlotId, dump: &DumpFile) {
+        let Some(place) = self.places.get_mut(dump.cached) else { return };
+        if place.as_ref().is_some_and(|open| open.owner == owner) {
+            *place = None;
+            self.free.push(dump.cached);
+        }
+    }
+}

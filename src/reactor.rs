@@ -1,0 +1,781 @@
+//! The event loop: one thread, one `Poll`, every piece of live state.
+//!
+//! The only caller of `Poll::poll` on this thread and, with [`crate::signals`], the only place that names mio. It
+//! reads the clocks, twice a turn, and hands `now` down. It decides nothing about bytes, requests or dumps: it moves
+//! readiness to connections, what they cause to other connections, finished dumps to the workers, and buries the dead.
+//!
+//! Nothing here blocks, apart from the buffered append that [`crate::dump`] declares.
+
+pub mod desk;
+pub mod slots;
+pub mod timers;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use log::{debug, error, info, warn};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+
+use crate::collector::{Collector, Effect, Ending, Now};
+use crate::config::Config;
+use crate::connection::{Connection, ConnectionLimits, Step, Transport, Turn};
+use crate::dump_folder::DumpFolder;
+use crate::metrics::{Gauges, Metrics, Tally};
+use crate::reactor::desk::Desk;
+use crate::reactor::slots::{SlotId, Slots};
+use crate::reactor::timers::Wheel;
+use crate::reasons::{CloseReason, Refusal};
+use crate::signals::{Signal, Signals};
+use crate::systemd::Supervisor;
+use crate::workers::Leftover;
+
+/// Readiness events taken from the kernel at once. More stay queued there; fewer would mean more system calls.
+const EVENTS_PER_POLL: usize = 1024;
+/// The read buffer that all connections share, and so the bytes that one connection may bring per turn. Large enough
+/// for a burst of the largest usual messages (60 KB), small enough to stay in the cache.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// Connections accepted per turn, so that a storm of connects cannot hold up those that are open.
+const ACCEPTS_PER_TURN: usize = 256;
+/// Connections over the limit that may exist at once, to be told so. Beyond them the backlog waits.
+const REFUSALS_AT_ONCE: usize = 64;
+/// Descriptors of dumps that are cached even when connections need all others.
+const OPEN_DUMPS_MIN: usize = 64;
+/// Pause after the system had no descriptor for a connection: that edge does not come back by itself.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Rhythm of what is looked at from time to time: free space, heartbeat, gauges.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// A turn that takes longer is worth a warning.
+const TURN_SLOW: Duration = Duration::from_millis(100);
+/// Bytes read from each connection when the server stops, for clients that cannot send again.
+const LAST_READS: usize = 16;
+
+/// Why the loop cannot go on. systemd restarts the process, and what is on disk is taken up again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReactorError {
+    /// The kernel refused to wait for events.
+    #[error("cannot wait for events")]
+    Poll(#[source] io::Error),
+    /// A source could not be registered.
+    #[error("cannot register the {what}")]
+    Register {
+        /// Which one.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a token means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    IngestListener,
+    Inbox,
+    Signals,
+    Connection(SlotId),
+}
+
+impl Source {
+    /// Fixed sources have generation 0; connections start at 1.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "usize has 64 bits on every platform with epoll that we build for"
+    )]
+    fn token(self) -> Token {
+        match self {
+            Self::IngestListener => Token(0),
+            Self::Inbox => Token(1),
+            Self::Signals => Token(2),
+            Self::Connection(id) => Token(id.pack() as usize),
+        }
+    }
+
+    fn of(token: Token) -> Self {
+        match token {
+            Token(0) => Self::IngestListener,
+            Token(1) => Self::Inbox,
+            Token(2) => Self::Signals,
+            Token(packed) => Self::Connection(SlotId::unpack(packed as u64)),
+        }
+    }
+}
+
+/// The waker's token, for whoever creates the [`Waker`] before the reactor exists.
+#[must_use]
+pub fn inbox_token() -> Token {
+    Source::Inbox.token()
+}
+
+impl Transport for TcpStream {
+    fn finish_writing(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Running,
+    /// Stopping: nothing is accepted, workers may go on until then.
+    Draining(Instant),
+    /// Over; jobs that run may go on until then.
+    Stopped(Instant),
+}
+
+/// Admits so many handshakes per second, and as many at once.
+#[derive(Debug)]
+struct HandshakeBudget {
+    per_s: u32,
+    left: u32,
+    refilled: Instant,
+}
+
+impl HandshakeBudget {
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.refilled);
+        let earned = elapsed.as_secs_f64() * f64::from(self.per_s);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "capped by a u32 just below"
+        )]
+        let earned = earned.min(f64::from(self.per_s)) as u32;
+        if earned > 0 {
+            self.left = self.left.saturating_add(earned).min(self.per_s);
+            self.refilled = now;
+        }
+    }
+}
+
+/// What the reactor is made of; whoever starts the server puts it together.
+#[expect(
+    missing_debug_implementations,
+    reason = "it is taken apart at once, and a closure has nothing to show"
+)]
+pub struct Parts {
+    /// The effective configuration.
+    pub config: Config,
+    /// Connections that may be open; `limits.connections_max` unless there are too few descriptors.
+    pub connections_max: usize,
+    /// Descriptors of dumps that may be cached when connections leave room for them.
+    pub open_files_max: usize,
+    /// Where the loop waits.
+    pub poll: Poll,
+    /// The listening socket.
+    pub listener: std::net::TcpListener,
+    /// Signals of the process.
+    pub signals: Signals,
+    /// The service manager.
+    pub supervisor: Supervisor,
+    /// The dump folder.
+    pub folder: Arc<DumpFolder>,
+    /// The record keeper.
+    pub collector: Collector,
+    /// The workers' desk.
+    pub desk: Desk,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// Reads the configuration again.
+    pub reload: Box<dyn FnMut() -> Option<Config>>,
+}
+
+impl std::fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reactor").field("flow", &self.flow).finish_non_exhaustive()
+    }
+}
+
+/// The event loop.
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    listener: TcpListener,
+    /// Set when the listener has, or may have, connections to accept.
+    accept_pending: bool,
+    /// No accept before this time: no descriptors were left.
+    accept_paused_until: Option<Instant>,
+    signals: Signals,
+    supervisor: Supervisor,
+    /// When the watchdog is to be fed next; with no watchdog, a housekeeping turn like any other.
+    watchdog_due: Instant,
+    folder: Arc<DumpFolder>,
+    config: Config,
+    limits: ConnectionLimits,
+    connections_max: usize,
+    open_files_max: usize,
+    /// All sockets, at most `connections_max` plus [`REFUSALS_AT_ONCE`].
+    connections: Slots<Connection<TcpStream>>,
+    upgraded: usize,
+    /// Connections that may have more to read; each at most once.
+    ready: VecDeque<SlotId>,
+    wheel: Wheel,
+    expired: Vec<(u64, timers::Tick)>,
+    buffer: Vec<u8>,
+    incomplete_bytes: usize,
+    handshakes: HandshakeBudget,
+    collector: Collector,
+    effects: Vec<Effect>,
+    desk: Desk,
+    metrics: Arc<Metrics>,
+    tally: Tally,
+    free_bytes: u64,
+    housekeeping_due: Instant,
+    more_due: bool,
+    reload: Box<dyn FnMut() -> Option<Config>>,
+    flow: Flow,
+}
+
+impl Reactor {
+    /// Puts the parts together and registers the sources.
+    ///
+    /// # Errors
+    /// When a source cannot be registered.
+    pub fn new(parts: Parts) -> Result<Self, ReactorError> {
+        let now = clocks();
+        let Parts {
+            config,
+            connections_max,
+            open_files_max,
+            poll,
+            listener,
+            mut signals,
+            supervisor,
+            folder,
+            ..
+        } = parts;
+        let failed = |what| move |source| ReactorError::Register { what, source };
+        listener.set_nonblocking(true).map_err(failed("listener"))?;
+        let mut listener = TcpListener::from_std(listener);
+        let registry = poll.registry();
+        registry
+            .register(&mut listener, Source::IngestListener.token(), Interest::READABLE)
+            .map_err(failed("listener"))?;
+        signals.register(registry, Source::Signals.token()).map_err(failed("signals"))?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_POLL),
+            listener,
+            accept_pending: true,
+            accept_paused_until: None,
+            signals,
+            supervisor,
+            watchdog_due: now.instant,
+            folder,
+            limits: connection_limits(&config),
+            connections_max,
+            open_files_max,
+            connections: Slots::default(),
+            upgraded: 0,
+            ready: VecDeque::new(),
+            wheel: Wheel::new(now.instant),
+            expired: Vec::new(),
+            buffer: vec![0; READ_BUFFER_BYTES],
+            incomplete_bytes: 0,
+            handshakes: HandshakeBudget {
+                per_s: config.limits.handshakes_per_s_max,
+                left: config.limits.handshakes_per_s_max,
+                refilled: now.instant,
+            },
+            config,
+            collector: parts.collector,
+            effects: Vec::new(),
+            desk: parts.desk,
+            metrics: parts.metrics,
+            tally: Tally::default(),
+            free_bytes: 0,
+            housekeeping_due: now.instant,
+            more_due: true,
+            reload: parts.reload,
+            flow: Flow::Running,
+        })
+    }
+
+    /// Runs until a signal stops it and everything is written.
+    ///
+    /// # Errors
+    /// When the loop cannot go on.
+    pub fn run(mut self) -> Result<(), ReactorError> {
+        self.supervisor.ready();
+        while !matches!(self.flow, Flow::Stopped(_)) {
+            self.turn()?;
+        }
+        let now = clocks();
+        self.tally_up(now);
+        let deadline = match self.flow {
+            Flow::Stopped(deadline) => deadline,
+            Flow::Running | Flow::Draining(_) => now.instant,
+        };
+        let Leftover { queued, in_work } = self.desk.shut_down(deadline);
+        info!("server.stopped jobs_queued={queued} jobs_interrupted={in_work}");
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), ReactorError> {
+        self.sleep_until_work()?;
+        let now = clocks();
+        self.handshakes.refill(now.instant);
+        self.dispatch(now);
+        self.accept(now);
+        self.run_ready(now);
+        self.fire_timers(now);
+        self.more_due = self.collector.tick(&mut self.tally, now);
+        self.carry_out_effects(now);
+        self.more_due |= self.desk.pump(now.instant, &mut self.tally);
+        self.housekeep(now);
+        self.drain(now);
+        self.tally_up(now);
+        Ok(())
+    }
+
+    /// Waits for readiness, at most until the next deadline. An interrupted wait is an empty turn.
+    fn sleep_until_work(&mut self) -> Result<(), ReactorError> {
+        let now = clocks().instant;
+        let is_busy =
+            !self.ready.is_empty() || self.more_due || (self.accept_pending && self.may_accept(now));
+        let timeout = if is_busy { Some(Duration::ZERO) } else { self.next_deadline(now) };
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            Err(error) => Err(ReactorError::Poll(error)),
+        }
+    }
+
+    fn next_deadline(&self, now: Instant) -> Option<Duration> {
+        let paused = if self.accept_pending { self.accept_paused_until } else { None };
+        let instants = [
+            Some(self.housekeeping_due),
+            Some(self.watchdog_due),
+            self.collector.next_deadline(),
+            self.desk.next_deadline(),
+            paused,
+        ];
+        let sleeps = instants.into_iter().flatten().map(|at| at.saturating_duration_since(now));
+        sleeps.chain(self.wheel.sleep(now)).min()
+    }
+
+    /// Token -> source -> queues; nothing dies here.
+    fn dispatch(&mut self, now: Now) {
+        let mut writable = Vec::new();
+        let (mut inbox, mut signals) = (false, false);
+        for event in &self.events {
+            match Source::of(event.token()) {
+                Source::IngestListener => self.accept_pending = true,
+                Source::Inbox => inbox = true,
+                Source::Signals => signals = true,
+                Source::Connection(id) => {
+                    let Some(connection) = self.connections.find_mut(id) else {
+                        self.tally.stale_events += 1;
+                        continue;
+                    };
+                    connection.is_read_closed |= event.is_read_closed() || event.is_error();
+                    if (event.is_readable() || connection.is_read_closed) && !connection.is_ready {
+                        connection.is_ready = true;
+                        self.ready.push_back(id);
+                    }
+                    if event.is_writable() && connection.wants_write() {
+                        writable.push(id);
+                    }
+                }
+            }
+        }
+        for id in writable {
+            self.step(id, now, Connection::write);
+        }
+        if inbox {
+            self.collector.recover_leftovers(&mut self.tally, now);
+        }
+        if signals {
+            self.take_signals(now);
+        }
+    }
+
+    fn may_accept(&self, now: Instant) -> bool {
+        self.flow == Flow::Running
+            && self.accept_paused_until.is_none_or(|until| until <= now)
+            && self.connections.len() < self.connections_max + REFUSALS_AT_ONCE
+    }
+
+    fn accept(&mut self, now: Now) {
+        if !self.accept_pending {
+            return;
+        }
+        self.share_descriptors();
+        for _ in 0..ACCEPTS_PER_TURN {
+            if !self.may_accept(now.instant) {
+                return;
+            }
+            match self.listener.accept() {
+                Ok((stream, _)) => self.accepted(stream, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.accept_pending = false;
+                    return;
+                }
+                Err(error) if is_of_the_peer(&error) => self.tally.accept_errors += 1,
+                Err(error) => {
+                    self.tally.accept_errors += 1;
+                    self.accept_paused_until = Some(now.instant + ACCEPT_PAUSE);
+                    let (count, max) = (self.connections.len(), self.connections_max);
+                    warn!("accept.error err={error:?} connections={count} connections_max={max}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Dumps cache descriptors only as far as connections leave room: those can be had again, a refused peer cannot.
+    fn share_descriptors(&mut self) {
+        let left = (self.connections_max + OPEN_DUMPS_MIN).saturating_sub(self.connections.len());
+        self.collector.limit_open_files(self.open_files_max.min(left).max(OPEN_DUMPS_MIN));
+    }
+
+    fn accepted(&mut self, mut stream: TcpStream, now: Now) {
+        self.tally.connections_accepted += 1;
+        // Acknowledgements are small and must not wait for each other. Without it they are late, not lost.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!("accept.nodelay err={error:?}");
+        }
+        let (limits, registry) = (&self.limits, self.poll.registry());
+        let mut registered = Ok(());
+        let id = self.connections.insert_with(|id| {
+            registered = registry.register(&mut stream, Source::Connection(id).token(), Interest::READABLE);
+            Connection::new(id, stream, limits, now.instant)
+        });
+        if let Err(error) = registered {
+            warn!("accept.error conn={id} err={error:?}");
+            self.tally.accept_errors += 1;
+            self.connections.remove(id);
+            return;
+        }
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.scheduled = self.wheel.schedule(id.pack(), connection.deadline());
+        }
+    }
+
+    /// One read per connection that may have more; the budget is the read buffer.
+    fn run_ready(&mut self, now: Now) {
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { break };
+            if let Some(connection) = self.connections.find_mut(id) {
+                connection.is_ready = false;
+            }
+            self.step(id, now, Connection::read);
+        }
+    }
+
+    fn fire_timers(&mut self, now: Now) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.wheel.expire(now.instant, &mut expired);
+        for (packed, tick) in expired.drain(..) {
+            let id = SlotId::unpack(packed);
+            let Some(connection) = self.connections.find_mut(id) else { continue };
+            if connection.scheduled != tick {
+                continue;
+            }
+            if connection.deadline() <= now.instant {
+                self.step(id, now, Connection::expire);
+            }
+            if let Some(connection) = self.connections.find_mut(id) {
+                connection.scheduled = self.wheel.schedule(packed, connection.deadline());
+            }
+        }
+        self.expired = expired;
+    }
+
+    /// Lets one connection do something, and does what follows from it: the only place where a connection dies.
+    fn step<F>(&mut self, id: SlotId, now: Now, action: F)
+    where
+        F: FnOnce(&mut Connection<TcpStream>, &mut Turn<'_>) -> Step,
+    {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        let was_upgraded = connection.was_upgraded();
+        let refusal = match self.flow {
+            Flow::Draining(_) | Flow::Stopped(_) => Some(Refusal::Draining),
+            Flow::Running if self.collector.is_disk_low() => Some(Refusal::DiskFull),
+            Flow::Running if self.upgraded >= self.connections_max => Some(Refusal::TooManyConnections),
+            Flow::Running => None,
+        };
+        let mut turn = Turn {
+            buffer: &mut self.buffer,
+            collector: &mut self.collector,
+            tally: &mut self.tally,
+            limits: &self.limits,
+            refusal,
+            handshakes_left: &mut self.handshakes.left,
+            incomplete_bytes: &mut self.incomplete_bytes,
+            now,
+        };
+        let step = action(connection, &mut turn);
+        if connection.was_upgraded() && !was_upgraded {
+            self.upgraded += 1;
+        }
+        match step {
+            Step::Gone => return self.bury(id),
+            Step::Again if !connection.is_ready => {
+                connection.is_ready = true;
+                self.ready.push_back(id);
+            }
+            Step::Again | Step::Park => {}
+        }
+        if self.wheel.tick_of(connection.deadline()) < connection.scheduled {
+            connection.scheduled = self.wheel.schedule(id.pack(), connection.deadline());
+        }
+        if connection.wants_write() != connection.awaits_writable {
+            connection.awaits_writable = connection.wants_write();
+            let interest = if connection.awaits_writable {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            let registered = self.poll.registry().reregister(
+                connection.stream_mut(),
+                Source::Connection(id).token(),
+                interest,
+            );
+            if let Err(error) = registered {
+                // Without it the queued bytes leave at the next occasion, or the deadline ends the connection.
+                warn!("conn.register conn={id} err={error:?}");
+            }
+        }
+    }
+
+    fn bury(&mut self, id: SlotId) {
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        if connection.was_upgraded() {
+            self.upgraded -= 1;
+        }
+        if let Err(error) = self.poll.registry().deregister(connection.stream_mut()) {
+            debug!("conn.deregister conn={id} err={error:?}");
+        }
+    }
+
+    /// What sessions cause beyond their own connection. Effects may cause effects; each closes something, so they end.
+    fn carry_out_effects(&mut self, now: Now) {
+        loop {
+            let mut effects = std::mem::take(&mut self.effects);
+            self.collector.take_effects(&mut effects);
+            if effects.is_empty() {
+                self.effects = effects;
+                return;
+            }
+            let mut acknowledged = Vec::new();
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Acknowledge { connection, number } => {
+                        if let Some(found) = self.connections.find_mut(connection) {
+                            found.acknowledge(number);
+                            if acknowledged.last() != Some(&connection) {
+                                acknowledged.push(connection);
+                            }
+                        }
+                    }
+                    Effect::Replaced { connection } => {
+                        self.close(connection, &Ending::plain(CloseReason::Replaced), now);
+                    }
+                    Effect::SessionFailed { connection, session } => {
+                        self.session_failed(connection, session, now)
+                    }
+                    Effect::Finished(job) => self.desk.add(job, &mut self.tally),
+                }
+            }
+            for connection in acknowledged {
+                self.step(connection, now, Connection::write);
+            }
+            self.effects = effects;
+        }
+    }
+
+    fn close(&mut self, id: SlotId, ending: &Ending, now: Now) {
+        self.step(id, now, |connection, turn| {
+            connection.close(ending, turn);
+            connection.write(turn)
+        });
+    }
+
+    fn session_failed(&mut self, id: SlotId, session: SlotId, now: Now) {
+        let was_the_last = self.connections.find_mut(id).is_some_and(|found| found.lose_session(session));
+        if was_the_last {
+            let text = "the dump cannot be written at present".into();
+            self.close(id, &Ending { reason: CloseReason::StorageError, text }, now);
+        }
+    }
+
+    fn take_signals(&mut self, now: Now) {
+        let signals: Vec<Signal> = self.signals.pending().collect();
+        for signal in signals {
+            match signal {
+                Signal::Stop => self.stop(now),
+                Signal::Reload => self.reload(),
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        self.supervisor.reloading();
+        if let Some(config) = (self.reload)() {
+            self.limits = connection_limits(&config);
+            self.handshakes.per_s = config.limits.handshakes_per_s_max;
+            self.collector.reconfigure(collector_settings(&config));
+            self.config = config;
+        }
+        self.supervisor.ready();
+    }
+
+    /// Stops accepting, closes every connection and writes everything out. A second signal waits for nobody.
+    fn stop(&mut self, now: Now) {
+        if self.flow != Flow::Running {
+            warn!("server.stop now=true jobs_undone={}", self.desk.undone());
+            self.flow = Flow::Stopped(now.instant);
+            return;
+        }
+        let (connections, timeout) = (self.connections.len(), self.config.server.shutdown_timeout);
+        info!("server.draining connections={connections} timeout_s={}", timeout.as_secs());
+        self.supervisor.stopping(timeout);
+        self.flow = Flow::Draining(now.instant + timeout);
+        let ids: Vec<SlotId> = self.connections.ids().collect();
+        for id in ids {
+            // What has arrived is taken: back ends cannot send it again.
+            for _ in 0..LAST_READS {
+                if !self.connections.find(id).is_some_and(Connection::is_open) {
+                    break;
+                }
+                let mut more = false;
+                self.step(id, now, |connection, turn| {
+                    let step = connection.read(turn);
+                    more = step == Step::Again;
+                    step
+                });
+                if !more {
+                    break;
+                }
+            }
+            self.step(id, now, Connection::shut_down);
+        }
+        self.collector.shut_down(&mut self.tally, now);
+        self.carry_out_effects(now);
+    }
+
+    /// While stopping: the loop ends when all peers are gone and all jobs done, or when the time is up.
+    fn drain(&mut self, now: Now) {
+        let Flow::Draining(deadline) = self.flow else { return };
+        let is_done = self.connections.is_empty() && self.desk.undone() == 0;
+        if is_done || now.instant >= deadline {
+            self.flow = Flow::Stopped(deadline);
+        }
+        self.housekeeping_due = self.housekeeping_due.min(deadline);
+    }
+
+    fn housekeep(&mut self, now: Now) {
+        // The watchdog is fed by the loop itself: it proves that turns are made.
+        if now.instant >= self.watchdog_due {
+            self.watchdog_due = now.instant + self.supervisor.watchdog_interval().unwrap_or(HOUSEKEEPING);
+            self.supervisor.feed_watchdog(now.instant);
+        }
+        if now.instant < self.housekeeping_due {
+            return;
+        }
+        self.housekeeping_due = now.instant + HOUSEKEEPING;
+        self.collector.finish_idle(&mut self.tally, now);
+        if let Some(free_bytes) = self.collector.check_disk() {
+            self.free_bytes = free_bytes;
+        }
+        if let Err(cause) = self.folder.beat() {
+            error!("disk.error err=\"cannot touch the lock: {cause}\"");
+        }
+        self.metrics.set(&self.gauges(now));
+    }
+
+    fn gauges(&self, now: Now) -> Gauges {
+        let sessions = self.collector.sessions();
+        Gauges {
+            connections: self.upgraded as u64,
+            sessions_open: sessions.open_count() as u64,
+            sessions_waiting: sessions.waiting_count() as u64,
+            jobs_queued: self.desk.queued() as u64,
+            jobs_in_work: self.desk.in_work() as u64,
+            dump_bytes_on_disk: self.collector.bytes_in_progress() + self.desk.pending_bytes(),
+            oldest_pending: self.desk.oldest_pending(now.wall),
+            free_bytes: self.free_bytes,
+            incomplete_bytes: self.incomplete_bytes as u64,
+            open_dump_files: self.collector.dumps().open_files() as u64,
+        }
+    }
+
+    /// Publishes what was counted, and how long the turn took.
+    fn tally_up(&mut self, now: Now) {
+        let upgraded_or_gone = self.tally.connections_upgraded > 0 || self.tally != Tally::default();
+        self.metrics.publish(&mut self.tally, now.instant);
+        if upgraded_or_gone {
+            self.metrics.set(&self.gauges(now));
+        }
+        let took = clocks().instant.saturating_duration_since(now.instant);
+        self.metrics.observe_turn(took);
+        if took > TURN_SLOW {
+            warn!("loop.slow turn_ms={} turn_ms_max={}", took.as_millis(), TURN_SLOW.as_millis());
+        }
+    }
+}
+
+/// The clocks; read twice a turn.
+#[must_use]
+fn clocks() -> Now {
+    #[expect(clippy::disallowed_methods, reason = "the loop is the one place that reads the clocks")]
+    Now { instant: Instant::now(), wall: SystemTime::now() }
+}
+
+/// Whether accepting failed for a reason of that one connection, which is gone.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::TimedOut
+    )
+}
+
+fn connection_limits(config: &Config) -> ConnectionLimits {
+    let limits = &config.limits;
+    ConnectionLimits {
+        head: crate::http::HeadLimits {
+            bytes_max: limits.head_bytes_max,
+            headers_max: limits.head_headers_max,
+        },
+        head_timeout: limits.head_timeout,
+        frames: crate::websocket::FrameLimits {
+            message_bytes_max: limits.message_bytes_max,
+            message_fragments_max: limits.message_fragments_max,
+        },
+        idle: limits.idle,
+        outgoing_bytes_max: limits.outgoing_bytes_max,
+        incomplete_bytes_max: limits.incomplete_bytes_max,
+    }
+}
+
+/// The collector's share of the configuration.
+#[must_use]
+pub fn collector_settings(config: &Config) -> crate::collector::CollectorSettings {
+    crate::collector::CollectorSettings {
+        flush_interval: config.dump.flush_interval,
+        flush_bytes: config.dump.flush_bytes,
+        min_free_bytes: config.dump.min_free_bytes,
+        reconnect_grace: config.sessions.reconnect_grace,
+        session_idle: config.sessions.idle,
+        sessions_max: config.limits.sessions_max,
+        waiting_sessions_max: config.limits.waiting_sessions_max,
+        sessions_per_connection_max: config.limits.sessions_per_connection_max,
+        sessions_per_backend_connection_max: config.limits.sessions_per_backend_connection_max,
+        session_bytes_max: config.limits.session_bytes_max,
+        bad_requests_per_minute_max: config.limits.bad_requests_per_minute_max,
+    }
+}

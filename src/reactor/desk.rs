@@ -1,0 +1,182 @@
+//! Between the loop and the workers: finished dumps wait here for a free place in the workers' queue.
+//!
+//! The files in `finished/` are the truth; what is kept here only refers to them. So the list is bounded: what does
+//! not fit is left to a later listing of the folder, which a worker makes. A job that could not be stored comes back
+//! after its pause. Never blocks and never touches a file.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use log::{debug, error, info, warn};
+
+use crate::jobs::{Job, JobOutcome};
+use crate::metrics::Tally;
+use crate::workers::{Leftover, Report, Workers};
+
+/// Jobs that are known here at most, about 200 bytes each; further ones are found again by listing their folder.
+const JOBS_MAX: usize = 20_000;
+/// Reports that are handled in one turn at most, so that a fast pool cannot hold up the sockets.
+const REPORTS_PER_TURN: usize = 256;
+
+/// The desk.
+#[derive(Debug)]
+pub struct Desk {
+    workers: Workers,
+    /// Every job that is listed, paused or with the workers: when it was finished and its bytes.
+    known: HashMap<String, (SystemTime, u64)>,
+    /// Jobs for which the queue had no place, oldest first; all of them are known.
+    backlog: VecDeque<Job>,
+    /// Jobs that failed, with the time at which they are tried again; all of them are known.
+    paused: Vec<(Instant, Job)>,
+    /// Finished dumps that are in the folder and not known here.
+    unlisted: usize,
+    /// Whether the folder is being listed; it is at start.
+    is_listing: bool,
+}
+
+impl Desk {
+    /// A desk in front of these workers, which begin by listing what an earlier server left.
+    #[must_use]
+    pub fn new(workers: Workers) -> Self {
+        Self {
+            workers,
+            known: HashMap::new(),
+            backlog: VecDeque::new(),
+            paused: Vec::new(),
+            unlisted: 0,
+            is_listing: true,
+        }
+    }
+
+    /// A dump was finished.
+    pub fn add(&mut self, job: Job, tally: &mut Tally) {
+        if !self.backlog.is_empty() || self.workers.is_busy() {
+            tally.queued_dumps += 1;
+        }
+        self.list(job);
+    }
+
+    /// Puts a job at the end of the list, unless it is known already.
+    fn list(&mut self, job: Job) {
+        if self.known.contains_key(&job.name) {
+            return;
+        }
+        if self.known.len() >= JOBS_MAX {
+            self.unlisted += 1;
+            return;
+        }
+        self.known.insert(job.name.clone(), (job.finished_at, job.size_bytes));
+        self.backlog.push_back(job);
+    }
+
+    /// Hands over as many jobs as the queue takes. Returns whether more reports wait.
+    pub fn pump(&mut self, now: Instant, tally: &mut Tally) -> bool {
+        let more = self.take_reports(now, tally);
+        let due = self.paused.extract_if(.., |(at, _)| *at <= now);
+        self.backlog.extend(due.map(|(_, job)| job));
+        while let Some(job) = self.backlog.pop_front() {
+            if let Err(job) = self.workers.submit(job) {
+                self.backlog.push_front(job);
+                break;
+            }
+        }
+        if self.unlisted > 0 && !self.is_listing && self.known.len() <= JOBS_MAX / 2 {
+            debug!("jobs.list unlisted={}", self.unlisted);
+            self.unlisted = 0;
+            self.is_listing = true;
+            self.workers.rescan();
+        }
+        more
+    }
+
+    fn take_reports(&mut self, now: Instant, tally: &mut Tally) -> bool {
+        for _ in 0..REPORTS_PER_TURN {
+            match self.workers.reports().try_recv() {
+                Ok(Report::Job(outcome)) => self.take_outcome(outcome, now),
+                Ok(Report::Found(jobs)) => {
+                    for job in jobs {
+                        tally.orphans_recovered += u64::from(!self.known.contains_key(&job.name));
+                        self.list(job);
+                    }
+                }
+                Ok(Report::RescanComplete { jobs }) => {
+                    info!("jobs.listed jobs={jobs}");
+                    self.is_listing = false;
+                }
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn take_outcome(&mut self, outcome: JobOutcome, now: Instant) {
+        match outcome {
+            JobOutcome::Stored { job, errored } => {
+                info!("job.done dump={} bytes={} errored={errored}", job.name, job.size_bytes);
+                self.known.remove(&job.name);
+            }
+            JobOutcome::Failed { job, step, error, retry_after } => {
+                let (name, retries, pause_s) = (&job.name, job.retries, retry_after.as_secs_f32());
+                warn!(
+                    "job.failed dump={name} step={step:?} err={error:?} retries={retries} retry_after_s={pause_s}"
+                );
+                self.paused.push((now + retry_after, job));
+            }
+            JobOutcome::Panicked { job } => {
+                error!("job.panicked dump={}: it is tried once more", job.name);
+                self.backlog.push_back(job);
+            }
+            JobOutcome::Quarantined { job } => {
+                error!("job.quarantined dump={}: its job died twice", job.name);
+                self.known.remove(&job.name);
+            }
+            JobOutcome::Gone { job } => {
+                warn!("job.gone dump={}: somebody removed it", job.name);
+                self.known.remove(&job.name);
+            }
+        }
+    }
+
+    /// When a paused job is tried again.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.paused.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Jobs that no worker has taken yet.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        (self.known.len() + self.unlisted).saturating_sub(self.workers.in_work())
+    }
+
+    /// Jobs that a worker has in hand.
+    #[must_use]
+    pub fn in_work(&self) -> usize {
+        self.workers.in_work()
+    }
+
+    /// Jobs that could be done now: all but those that pause after a failure.
+    #[must_use]
+    pub fn undone(&self) -> usize {
+        self.known.len() + self.unlisted - self.paused.len()
+    }
+
+    /// Bytes of the finished dumps that are known here.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.known.values().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// How long the oldest finished dump has waited; zero when there is none.
+    #[must_use]
+    pub fn oldest_pending(&self, now: SystemTime) -> Duration {
+        let oldest = self.known.values().map(|(finished_at, _)| *finished_at).min();
+        oldest.and_then(|at| now.duration_since(at).ok()).unwrap_or_default()
+    }
+
+    /// Begins no more jobs and waits for those that run, at most until `deadline`.
+    #[must_use]
+    pub fn shut_down(self, deadline: Instant) -> Leftover {
+        self.workers.shutdown(deadline)
+    }
+}

@@ -194,8 +194,8 @@ fn check_config(options: Options) -> Exit {
 /// The arguments behind the word are those of another parser.
 fn extract(arguments: Vec<OsString>) -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "an edge: the time is a parameter further in")]
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = now.map_or(0.0, |since| since.as_secs_f64() * 1e3).floor();
+    let now = SystemTime::now();
+    let now_ms = now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1e3).floor();
     let limits = ExtractLimits::default();
     extract::run(arguments, limits, now_ms, &mut io::stdout().lock(), &mut io::stderr().lock())
 }

@@ -56,17 +56,17 @@ pub struct CollectorSettings {
     pub reconnect_grace: Duration,
     /// `sessions.idle_s`; zero = never.
     pub session_idle: Duration,
-    /// `limits.sessions_max`
+    /// `limits.sessions`
     pub sessions_max: usize,
-    /// `limits.waiting_sessions_max`
+    /// `limits.waiting_sessions`
     pub waiting_sessions_max: usize,
-    /// `limits.sessions_per_connection_max`
+    /// `limits.sessions_per_connection`
     pub sessions_per_connection_max: usize,
-    /// `limits.sessions_per_backend_connection_max`
+    /// `limits.sessions_per_backend_connection`
     pub sessions_per_backend_connection_max: usize,
-    /// `limits.session_bytes_max`
+    /// `limits.session_bytes`
     pub session_bytes_max: u64,
-    /// `limits.bad_requests_per_minute_max`
+    /// `limits.bad_requests`
     pub bad_requests_per_minute_max: u32,
 }
 
@@ -196,6 +196,8 @@ pub struct Collector {
     /// [`REMEMBERED_MAX`].
     hopeless: VecDeque<(SessionId, u64)>,
     disk_low: bool,
+    /// Entries taken so far.
+    entries: u64,
     /// Bytes of the dumps that are open or wait.
     bytes_in_progress: u64,
     /// The last sign of life of the server before this one.
@@ -217,6 +219,7 @@ impl Collector {
             spare: Vec::new(),
             hopeless: VecDeque::new(),
             disk_low: false,
+            entries: 0,
             bytes_in_progress: 0,
             last_heartbeat,
         }
@@ -464,7 +467,7 @@ impl Collector {
             .carried
             .all()
             .into_iter()
-            .filter_map(|session| Some((self.sessions.find(session)?.last_entry, session)))
+            .filter_map(|session| Some((self.sessions.find(session)?.last_entry_order, session)))
             .min();
         if let Some((_, session)) = oldest {
             debug!("session.evict conn={} sessions_max={max}", feeder.connection);
@@ -498,6 +501,8 @@ impl Collector {
             return self.session_too_big(feeder, key, size, tally, now);
         }
         session.last_entry = now.instant;
+        self.entries += 1;
+        session.last_entry_order = self.entries;
         if is_first {
             session.started_ms = now.wall_ms();
             tally.sessions_started += 1;

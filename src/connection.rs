@@ -4,7 +4,7 @@
 //! fed) and *closing* (the last bytes are out or on their way; what still comes is drained, so that no reset destroys
 //! them). Generic over the transport, so that every split of the bytes can be played in a test; names no mio, no file.
 //!
-//! Memory: nothing but this struct and [`OpenSocket`] while no head, message or answer is incomplete. All reads go
+//! Memory: nothing but this struct and `OpenSocket` while no head, message or answer is incomplete. All reads go
 //! into one buffer shared by all connections.
 //! Rules: RFC 6455 5.5, 7; our contract, section 5.
 
@@ -99,7 +99,7 @@ pub enum Step {
 enum Phase {
     /// Collecting the request head.
     Head {
-        /// What has come so far when it was not all in one read; at most `limits.head_bytes_max`.
+        /// What has come so far when it was not all in one read; at most `limits.head_bytes`.
         received: Vec<u8>,
     },
     /// Upgraded.

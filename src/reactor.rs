@@ -104,7 +104,7 @@ impl Source {
     }
 }
 
-/// The waker's token, for whoever creates the [`Waker`] before the reactor exists.
+/// The waker's token, for whoever creates the [`mio::Waker`] before the reactor exists.
 #[must_use]
 pub fn inbox_token() -> Token {
     Source::Inbox.token()
@@ -159,7 +159,7 @@ impl HandshakeBudget {
 pub struct Parts {
     /// The effective configuration.
     pub config: Config,
-    /// Connections that may be open; `limits.connections_max` unless there are too few descriptors.
+    /// Connections that may be open; `limits.connections` unless there are too few descriptors.
     pub connections_max: usize,
     /// Descriptors of dumps that may be cached when connections leave room for them.
     pub open_files_max: usize,

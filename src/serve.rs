@@ -12,17 +12,17 @@ use log::{error, info, warn};
 use mio::{Poll, Waker};
 
 use crate::collector::Collector;
-use crate::config::{Config, Effect, ReloadSource};
+use crate::config::{Config, ReloadSource};
 use crate::descriptors;
 use crate::dump::DumpStore;
 use crate::dump_folder::{DumpFolder, FolderError};
 use crate::jobs::Wake;
 use crate::leftovers::Leftovers;
-use crate::logging;
 use crate::metrics::{self, Metrics, MetricsError};
 use crate::reactor::desk::Desk;
 use crate::reactor::{self, Parts, Reactor, ReactorError};
 use crate::recovery::Scan;
+use crate::reload;
 use crate::signals::Signals;
 use crate::systemd::{self, PassedSocketError, Supervisor};
 use crate::workers::{WorkerSettings, Workers};
@@ -124,7 +124,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
         collector,
         desk: Desk::new(workers),
         metrics,
-        reload: Box::new(move || reload_config(&mut reload)),
+        reload: Box::new(move || reload::reload(&mut reload)),
     })?;
     info!("server.ready {status}");
     let ended = reactor.run();
@@ -189,29 +189,6 @@ fn connections_max(config: &Config, descriptors: u64) -> usize {
 
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-fn reload_config(source: &mut ReloadSource) -> Option<Config> {
-    let reload = match source.reload() {
-        Ok(reload) => reload,
-        Err(cause) => {
-            error!("config.bad err={:?}: the running configuration stays", cause.to_string());
-            return None;
-        }
-    };
-    for warning in &reload.warnings {
-        warn!("config.warning text={:?}", warning.to_string());
-    }
-    for change in &reload.changes {
-        let effect = match change.effect {
-            Effect::Reload => "now",
-            Effect::Restart => "after a restart",
-        };
-        info!("config.change key={} effect={effect:?}", change.key);
-    }
-    info!("config.reloaded changes={}", reload.changes.len());
-    logging::set_level(reload.config.log.level);
-    Some(reload.config)
 }
 
 fn clocks() -> (Instant, SystemTime) {

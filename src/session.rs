@@ -200,6 +200,8 @@ pub struct Session {
     pub started_ms: u64,
     /// When the last entry came, for idle limits.
     pub last_entry: Instant,
+    /// Which one it was among the entries of all sessions: tells apart what came in one turn of the loop.
+    pub last_entry_order: u64,
     /// When the newest number was last acknowledged.
     pub acknowledged_at: Instant,
     /// Whether it stands in the collector's queue of sessions to be flushed.
@@ -228,6 +230,7 @@ impl Session {
             info,
             started_ms: 0,
             last_entry: now,
+            last_entry_order: 0,
             acknowledged_at: now,
             flush_pending: false,
             acknowledge_pending: false,

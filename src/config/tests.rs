@@ -174,6 +174,10 @@ fn field_of(key: &Key) -> String {
     match key.name {
         "server.address" | "server.port" => "server.ingest".to_owned(),
         "server.metrics_address" | "server.metrics_port" => "server.metrics".to_owned(),
+        "limits.bad_requests" => "limits.bad_requests_per_minute_max".to_owned(),
+        name if name.starts_with("limits.") && !name.ends_with("_s") || name == "limits.handshakes_per_s" => {
+            format!("{name}_max")
+        }
         name => name.strip_suffix("_ms").or(name.strip_suffix("_s")).unwrap_or(name).to_owned(),
     }
 }
@@ -183,12 +187,10 @@ fn another(key: &Key) -> &'static str {
     match (key.name, key.allowed) {
         ("archive.enabled" | "records.enabled", _) => "false",
         ("archive.gzip_level", _) => "3",
-        ("limits.line_bytes_max" | "limits.session_bytes_max" | "limits.incomplete_bytes_max", _) => {
-            "5000000"
-        }
-        ("limits.sessions_max", _) => "70000",
-        ("reactor.coalesce_ms" | "workers.queue_jobs_max", _) => "40",
-        ("limits.nesting_max", _) => "100",
+        ("limits.line_bytes" | "limits.session_bytes" | "limits.incomplete_bytes", _) => "5000000",
+        ("limits.sessions", _) => "70000",
+        ("reactor.coalesce_ms" | "workers.queue_jobs_max" | "limits.head_headers", _) => "40",
+        ("limits.nesting", _) => "100",
         ("log.level", _) => "trace",
         ("log.format", _) => "json",
         ("dump.durability", _) => "power",
@@ -497,13 +499,13 @@ fn settings_are_checked_against_each_other() {
              two folders, neither inside the other",
         ),
         (
-            "[limits]\nline_bytes_max = 4194303",
-            "limits.message_bytes_max = 4194304 (built-in default) and limits.line_bytes_max = 4194303 \
+            "[limits]\nline_bytes = 4194303",
+            "limits.message_bytes = 4194304 (built-in default) and limits.line_bytes = 4194303 \
              (config/local.toml:2): the first must not be above the second, or a recorded line could not be extracted",
         ),
         (
-            "[limits]\nsessions_max = 10",
-            "limits.sessions_per_connection_max = 256 (built-in default) and limits.sessions_max = 10 \
+            "[limits]\nsessions = 10",
+            "limits.sessions_per_connection = 256 (built-in default) and limits.sessions = 10 \
              (config/local.toml:2): the first must not be above the second, or it would never be reached",
         ),
     ];
@@ -582,7 +584,7 @@ fn a_reload_applies_what_can_change_and_names_the_rest() {
 fn a_reload_that_needs_a_restart_as_a_whole_is_refused() {
     let fixture = Fixture::new();
     let mut source = ReloadSource::new(fixture.inputs.clone(), fixture.load().settings);
-    let text = "[limits]\nmessage_bytes_max = 10000000\nline_bytes_max = 10000000\n";
+    let text = "[limits]\nmessage_bytes = 10000000\nline_bytes = 10000000\n";
     fs::write(fixture.path("local.toml"), text).unwrap();
     assert!(matches!(source.reload(), Err(ConfigError::Conflict { .. })));
     assert_eq!(fixture.load().config.limits.message_bytes_max, 10_000_000);

@@ -10,7 +10,7 @@ use crate::support::{Rng, Settings, TestServer, Upgrade, WsClient, frames};
 /// Sends each message on one connection, `$` standing for an id of its own, and compares the lines of each
 /// id's dump; no lines means no dump.
 fn check_lines(upgrade: &Upgrade, cases: &[(&str, &[Line])]) {
-    let server = Settings::new().set("limits.bad_requests_per_minute_max", 1000).start();
+    let server = Settings::new().set("limits.bad_requests", 1000).start();
     let mut client = WsClient::open(server.ingest, upgrade);
     for (index, (text, _)) in cases.iter().enumerate() {
         client.send_text(&text.replace('$', &format!("case-{index}")));
@@ -196,7 +196,7 @@ fn a_back_end_cannot_set_the_timestamp() {
 /// Ids that break the rule are bad requests; the longest legal one is fine.
 #[test]
 fn session_ids_obey_the_rule() {
-    let server = Settings::new().set("limits.bad_requests_per_minute_max", 1000).start();
+    let server = Settings::new().set("limits.bad_requests", 1000).start();
     let mut client = WsClient::open(server.ingest, &Upgrade::back_end("3.1_STANDARD"));
     let longest = "a".repeat(128);
     let long = "a".repeat(129);

@@ -53,7 +53,7 @@ fn close_codes_are_echoed() {
 /// Each violation ends the connection with its code and keeps what came before it.
 #[test]
 fn violations_end_the_connection_with_their_code() {
-    let server = Settings::new().set("limits.message_bytes_max", 65_536).start();
+    let server = Settings::new().set("limits.message_bytes", 65_536).start();
     let mut rng = Rng::new(31);
     let mut unmasked = frames::message(frames::TEXT, b"{}");
     unmasked[1] &= 0x7f;

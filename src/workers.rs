@@ -30,6 +30,7 @@ use log::warn;
 use crate::archive::Archive;
 use crate::config::{ArchiveConfig, LimitsConfig, RecordsConfig, WorkersConfig};
 use crate::dump_folder::DumpFolder;
+use crate::extract::ExtractLimits;
 use crate::jobs::{Job, JobOutcome, Wake};
 use crate::logging::value;
 use crate::metrics::{JobReport, Metrics};
@@ -116,6 +117,7 @@ struct Shared {
     records: RecordsStore,
     is_recording: bool,
     gzip_level: u32,
+    limits: ExtractLimits,
     metrics: Arc<Metrics>,
     /// At most the queue's length and one per thread.
     in_hand: Mutex<HashMap<String, InHand>>,
@@ -288,6 +290,7 @@ impl Shared {
             records: RecordsStore::default(),
             is_recording: settings.records.enabled,
             gzip_level: settings.archive.gzip_level,
+            limits: ExtractLimits::from(&settings.limits),
             in_hand: Mutex::default(),
             threads: settings.workers.threads.max(1),
             in_work: AtomicUsize::new(0),

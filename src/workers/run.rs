@@ -14,14 +14,15 @@ use rustix::fs::{OFlags, Stat};
 
 use super::Shared;
 use super::attempts::{self, Attempt};
-use super::derive::{Archived, Derived};
+use super::derive::{self, Known};
 use super::source::{self, Copy, Source, SourceError};
 use crate::archive::day::Day;
 use crate::archive::gzip::{Content, Gzip};
 use crate::archive::{ArchiveError, DayFolder, Place, Search, Temporary};
 use crate::beneath::{self, Opened};
-use crate::client::ClientType;
+use crate::client::{ClientType, SessionId};
 use crate::dump_folder;
+use crate::extract::Document;
 use crate::jobs::{Job, Origin, Step};
 use crate::logging::{chain, value};
 use crate::metrics::FeatureMetrics;
@@ -175,73 +176,75 @@ fn process(
     let first = FirstLine::parse(source.first_line().map_err(source_failure)?);
     let dump = Dump::describe(job, &stat, first);
     let day = shared.archive.day(dump.day).map_err(archive_failure)?;
-    let mut packed =
-        shared.is_archiving.then(|| shared.archive.temporary(&day)).transpose().map_err(archive_failure)?;
-    if let Some(packed) = &mut packed {
+    let mut packed = None;
+    if shared.is_archiving {
+        let packed = packed.insert(shared.archive.temporary(&day).map_err(archive_failure)?);
         source.copy_to(Copy { gzip: &mut bench.gzip, file: packed.file() }).map_err(source_failure)?;
     }
-    let derived = Derived::of(&mut source);
+    let document = derive::read(&mut source, dump.known(job), shared.limits);
+    // First what went wrong underneath: it is why the extraction could not go on.
     let (content, size_bytes) = source.finish().map_err(source_failure)?;
+    let mut document = document.map_err(|error| Failure::new(Step::Extract, &error))?;
     shared.pass(job, Point::Extracted)?;
 
     let was_begun = job.origin == Origin::Found || job.retries > 0 || attempt.deaths() > 0;
-    let (name, before) = match packed.zip(content) {
+    let before = match packed.zip(content) {
         Some((packed, content)) => {
+            let work = Work { shared, job, dump: &dump, day: &day };
             let search = if was_begun { Search::Everywhere } else { Search::FreeName };
-            archive(
-                shared,
-                &Work { job, dump: &dump, day: &day, derived: &derived },
-                packed,
-                content,
-                search,
-            )?
+            archive(&work, packed, content, search, &mut document)?
         }
-        None => (job.name.clone(), if was_begun { Before::Perhaps } else { Before::Nothing }),
+        None => {
+            derive::locate(&mut document, dump.known(job), dump.day, &job.name);
+            if was_begun { Before::Perhaps } else { Before::Nothing }
+        }
     };
     if shared.is_recording {
-        let rows = derived.rows(&dump.archived(&name));
+        let rows = derive::rows(&document);
         shared.records.append(&day, &rows, before).map_err(|error| Failure::new(Step::Records, &error))?;
         shared.pass(job, Point::RowsAppended)?;
     }
     Ok(Some(Stored {
         client: dump.client,
         size_bytes,
-        is_errored: derived.is_errored,
-        features: derived.features,
+        is_errored: document.problems().total() > 0,
+        features: derive::feature_metrics(&document),
     }))
 }
 
-/// A dump that has been read.
+/// What publishing a dump needs beside its content.
 struct Work<'a> {
+    shared: &'a Shared,
     job: &'a Job,
     dump: &'a Dump,
     day: &'a Arc<DayFolder>,
-    derived: &'a Derived,
 }
 
-/// Publishes document and copy. Gives the name that the dump has in the archive, and whether an earlier attempt may
-/// have appended rows: only one that got as far as the commit.
+/// Publishes document and copy, and completes `document` with where that is. Says whether an earlier attempt may have
+/// appended rows: only one that got as far as the commit.
 fn archive(
-    shared: &Shared,
     work: &Work<'_>,
     mut packed: Temporary,
     content: Content,
     mut search: Search,
-) -> Result<(String, Before), Failure> {
-    let Work { job, dump, day, derived } = work;
+    document: &mut Document,
+) -> Result<Before, Failure> {
+    let Work { shared, job, dump, day } = work;
     let fail = |error: ArchiveError| Failure::new(Step::Archive, &error);
+    let mut locate = |name: &str| {
+        derive::locate(document, dump.known(job), dump.day, name);
+        serde_json::to_vec(document).map_err(|error| Failure::new(Step::Extract, &error))
+    };
     loop {
-        let place = shared.archive.place(day, &job.name, &dump.id, content, search).map_err(fail)?;
-        let slot = match place {
-            Place::Archived(name) => return Ok((name, Before::Perhaps)),
+        let slot = match shared.archive.place(day, &job.name, &dump.id, content, search).map_err(fail)? {
+            Place::Archived(name) => return locate(&name).map(|_| Before::Perhaps),
             Place::Free(slot) => slot,
         };
-        let document = derived.document(&dump.archived(slot.name()));
-        slot.publish_document(&shared.archive, &document).map_err(fail)?;
+        slot.publish_document(&shared.archive, &locate(slot.name())?).map_err(fail)?;
         shared.pass(job, Point::DocumentPublished)?;
         if slot.commit(&mut packed).map_err(fail)? {
             shared.pass(job, Point::Committed)?;
-            return Ok((slot.name().to_owned(), Before::Nothing));
+            return Ok(Before::Nothing);
         }
         // Somebody outside this process took the name: look again, it may even be the same dump.
         search = Search::Everywhere;
@@ -253,23 +256,24 @@ struct Dump {
     id: String,
     client: ClientType,
     day: Day,
-    modified: SystemTime,
+    written_ms: f64,
 }
 
 impl Dump {
     fn describe(job: &Job, stat: &Stat, first: Option<FirstLine>) -> Self {
-        let modified = dump_folder::modified(stat).unwrap_or(SystemTime::UNIX_EPOCH);
+        let written = dump_folder::modified(stat).unwrap_or(SystemTime::UNIX_EPOCH);
+        let since_1970 = written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let clock = first.as_ref().and_then(|first| first.clock_ms);
-        let day = clock.and_then(Day::of_clock).unwrap_or_else(|| Day::of_time(modified));
-        let client = first.as_ref().map_or(ClientType::Unsupported, |first| first.client);
-        let id = first.and_then(|first| first.server.id);
-        let id = id.map_or_else(|| job.name.clone(), |id| id.as_str().to_owned());
-        Self { id, client, day, modified }
+        let id = first.as_ref().and_then(|first| first.server.id.as_ref());
+        Self {
+            id: id.map_or(job.name.as_str(), SessionId::as_str).to_owned(),
+            client: first.as_ref().map_or(ClientType::Unsupported, |first| first.client),
+            day: clock.and_then(Day::of_clock).unwrap_or_else(|| Day::of_time(written)),
+            written_ms: (since_1970.as_secs_f64() * 1e3).floor(),
+        }
     }
 
-    fn archived<'a>(&'a self, name: &'a str) -> Archived<'a> {
-        let since = self.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let modified_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        Archived { name, id: &self.id, day: self.day.to_string(), modified_ms }
+    fn known<'a>(&'a self, job: &'a Job) -> Known<'a> {
+        Known { name: &job.name, id: &self.id, written_ms: self.written_ms }
     }
 }

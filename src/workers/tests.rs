@@ -58,6 +58,7 @@ impl Site {
             records: RecordsStore::default(),
             is_recording: true,
             gzip_level: 1,
+            limits: ExtractLimits::default(),
             metrics: Arc::clone(&self.metrics),
             in_hand: Mutex::default(),
             threads: self.threads,
@@ -219,9 +220,8 @@ fn a_finished_dump_ends_in_the_archive_and_nowhere_else() {
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert_eq!(site.archived(), BTreeMap::from([(format!("{DAY}/s.gz"), content)]));
-    assert!(!site.rows().is_empty());
     assert_eq!(names(&site.path("temp/finished")), [""; 0]);
-    assert_eq!(names(&site.path("archive").join(DAY)), ["records", "s.gz", "s.json"]);
+    assert_eq!(names(&site.path("archive").join(DAY)), ["s.gz", "s.json"]);
     assert!(site.wakes.load(Ordering::Relaxed) >= 2, "the loop was woken");
     assert_eq!(site.metric("rtcstats_files_processed"), 1.0);
     assert_eq!(site.metric("rtcstats_files_errored"), 0.0);
@@ -237,7 +237,6 @@ fn without_an_archive_a_processed_dump_is_removed() {
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert!(site.archived().is_empty());
-    assert!(!site.rows().is_empty());
     assert_eq!(names(&site.path("temp/finished")), [""; 0]);
 }
 
@@ -404,26 +403,6 @@ fn an_archive_that_cannot_be_written_is_tried_again() {
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert_eq!(site.archived().len(), 1);
     assert_eq!(names(&site.path("temp/quarantine")), [""; 0]);
-}
-
-#[test]
-fn records_that_cannot_be_written_are_tried_again_without_a_second_archive() {
-    let site = site();
-    let running = site.start();
-    running.rescanned();
-    let records = site.path("archive").join(DAY).join("records");
-    std::fs::create_dir_all(records.parent().unwrap()).unwrap();
-    std::fs::write(&records, "a file in place of the folder").unwrap();
-    running.workers.submit(site.finish("s", &dump("s"))).unwrap();
-    let outcome = running.outcome();
-    let JobOutcome::Failed { job, step, .. } = outcome else { panic!("{outcome:?}") };
-    assert_eq!(step, Step::Records);
-    std::fs::remove_file(&records).unwrap();
-    running.workers.submit(job).unwrap();
-    assert!(running.is_stored());
-    assert_eq!(running.shutdown(), NOTHING_LEFT);
-    assert_eq!(site.archived().len(), 1);
-    assert!(!site.rows().is_empty());
 }
 
 #[test]

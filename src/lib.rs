@@ -5,3 +5,4 @@ pub mod config;
 pub mod extract;
 pub mod jobs;
 pub mod reasons;
+pub mod records;

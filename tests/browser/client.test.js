@@ -31,7 +31,7 @@ test('every entry of the client is an archived line, in order, byte for byte', a
 
     await page.call(CALL_MS);
     seen = await page.observe();
-    await page.leave();
+    await page.left();
     const lines = linesOf(await page.sent());
 
     await page.close();

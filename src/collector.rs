@@ -37,6 +37,9 @@ const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
 /// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
 /// 10 us) cannot hold up the sockets.
 const FLUSHES_PER_TURN: usize = 128;
+/// Sessions whose deadlines are as close as this are flushed together, at the first of them: so the loop wakes up once
+/// for all of them.
+const FLUSH_GROUP: Duration = Duration::from_millis(20);
 /// Free append buffers that are kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Largest append buffer that is kept for reuse.
@@ -584,7 +587,12 @@ impl Collector {
             self.flush(key, tally, now);
         } else if !session.flush_pending {
             session.flush_pending = true;
-            self.flush_queue.push_back((now.instant + self.settings.flush_interval, key));
+            let due = now.instant + self.settings.flush_interval;
+            let due = match self.flush_queue.back() {
+                Some((last, _)) if *last + FLUSH_GROUP > due => *last,
+                Some(_) | None => due,
+            };
+            self.flush_queue.push_back((due, key));
         }
         Ok(Ok(()))
     }

@@ -24,6 +24,8 @@ pub struct Desk {
     workers: Workers,
     /// Every job that is listed, paused or with the workers: when it was finished and its bytes.
     known: HashMap<String, (SystemTime, u64)>,
+    /// The bytes of all of them.
+    known_bytes: u64,
     /// Jobs for which the queue had no place, oldest first; all of them are known.
     backlog: VecDeque<Job>,
     /// Jobs that failed, with the time at which they are tried again; all of them are known.
@@ -41,6 +43,7 @@ impl Desk {
         Self {
             workers,
             known: HashMap::new(),
+            known_bytes: 0,
             backlog: VecDeque::new(),
             paused: Vec::new(),
             unlisted: 0,
@@ -66,6 +69,7 @@ impl Desk {
             return;
         }
         self.known.insert(job.name.clone(), (job.finished_at, job.size_bytes));
+        self.known_bytes += job.size_bytes;
         self.backlog.push_back(job);
     }
 
@@ -113,7 +117,7 @@ impl Desk {
         match outcome {
             JobOutcome::Stored { job, errored } => {
                 info!("job.done dump={} bytes={} errored={errored}", job.name, job.size_bytes);
-                self.known.remove(&job.name);
+                self.forget(&job.name);
             }
             JobOutcome::Failed { job, step, error, retry_after } => {
                 let (name, retries, pause_s) = (&job.name, job.retries, retry_after.as_secs_f32());
@@ -128,12 +132,18 @@ impl Desk {
             }
             JobOutcome::Quarantined { job } => {
                 error!("job.quarantined dump={}: its job died twice", job.name);
-                self.known.remove(&job.name);
+                self.forget(&job.name);
             }
             JobOutcome::Gone { job } => {
                 warn!("job.gone dump={}: somebody removed it", job.name);
-                self.known.remove(&job.name);
+                self.forget(&job.name);
             }
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        if let Some((_, size_bytes)) = self.known.remove(name) {
+            self.known_bytes -= size_bytes;
         }
     }
 
@@ -164,7 +174,7 @@ impl Desk {
     /// Bytes of the finished dumps that are known here.
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
-        self.known.values().map(|(_, bytes)| bytes).sum()
+        self.known_bytes
     }
 
     /// How long the oldest finished dump has waited; zero when there is none.

@@ -13,6 +13,7 @@ mod derive;
 mod rescan;
 mod run;
 mod source;
+mod verdict;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

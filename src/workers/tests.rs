@@ -378,6 +378,26 @@ fn a_dump_that_killed_two_servers_is_not_read_again() {
     assert_eq!(names(&site.path("temp/quarantine")), ["bad", "bad_1"]);
 }
 
+/// The server is killed twice, both times when the dump was just archived: innocent, and not to be stored twice.
+#[test]
+fn a_dump_that_is_archived_does_not_go_to_quarantine() {
+    for (marks, runs) in [("x", true), ("xx", true), ("xxx", true), ("xxxx", false)] {
+        let site = site();
+        let running = site.start();
+        running.rescanned();
+        running.workers.submit(site.finish("s", &dump("s"))).unwrap();
+        assert!(running.is_stored());
+        site.finish("s", &dump("s"));
+        std::fs::write(site.path("temp/finished/s.attempt"), marks).unwrap();
+        running.workers.rescan();
+        assert_eq!(running.is_stored(), runs, "{marks}");
+        assert_eq!(running.shutdown(), NOTHING_LEFT);
+        assert_eq!(site.archived().len(), 1, "{marks}");
+        assert_eq!(names(&site.path("temp/finished")), [""; 0], "{marks}");
+        assert_eq!(names(&site.path("temp/quarantine")), [""; 0], "{marks}");
+    }
+}
+
 #[test]
 fn an_archive_that_cannot_be_written_is_tried_again() {
     let site = site();

@@ -16,13 +16,15 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{debug, error, info, warn};
+use log::{Level, debug, error, info};
 use serde::Serialize;
 
 use crate::client::{ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
 use crate::jobs::Job;
 use crate::leftovers::Leftovers;
+use crate::limited;
+use crate::logging::{RateLimit, chain, value};
 use crate::metrics::{Tally, WaitingEnd};
 use crate::protocol::{self, Request, RequestType};
 use crate::reactor::slots::SlotId;
@@ -40,6 +42,8 @@ const FLUSHES_PER_TURN: usize = 128;
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Largest append buffer that is kept for reuse.
 const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// Lines of one kind that peers can cause per second. A busy server opens tens of sessions a second.
+pub const LINES_PER_S: u32 = 100;
 /// Ended ids and hopeless messages that are remembered.
 const REMEMBERED_MAX: usize = 100_000;
 
@@ -202,6 +206,36 @@ pub struct Collector {
     bytes_in_progress: u64,
     /// The last sign of life of the server before this one.
     last_heartbeat: Option<SystemTime>,
+    lines: Lines,
+}
+
+/// Bounds of the log lines that peers can cause, one per call site.
+#[derive(Debug)]
+struct Lines {
+    resume: RateLimit,
+    refused: RateLimit,
+    displaced: RateLimit,
+    gap: RateLimit,
+    wait: RateLimit,
+    error: RateLimit,
+    create: RateLimit,
+    finish: RateLimit,
+}
+
+impl Lines {
+    fn new() -> Self {
+        let line = || RateLimit::new(LINES_PER_S, Duration::from_secs(1));
+        Self {
+            resume: line(),
+            refused: line(),
+            displaced: line(),
+            gap: line(),
+            wait: line(),
+            error: line(),
+            create: line(),
+            finish: line(),
+        }
+    }
 }
 
 impl Collector {
@@ -222,6 +256,7 @@ impl Collector {
             entries: 0,
             bytes_in_progress: 0,
             last_heartbeat,
+            lines: Lines::new(),
         }
     }
 
@@ -262,7 +297,8 @@ impl Collector {
 
     /// Looks at the free space again and returns it. Called once a second.
     pub fn check_disk(&mut self) -> Option<u64> {
-        let free = self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={error:?}")).ok()?;
+        let free =
+            self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={}", value(error))).ok()?;
         let low = free < self.settings.min_free_bytes;
         if low != self.disk_low {
             self.disk_low = low;
@@ -310,7 +346,13 @@ impl Collector {
         };
         feeder.carried.add(session, &self.sessions);
         if !matches!(arrival, Arrival::Fresh(_)) {
-            info!("session.resume conn={} session={id}", feeder.connection);
+            limited!(
+                self.lines.resume,
+                now.instant,
+                Level::Info,
+                "session.resume conn={} session={id}",
+                feeder.connection
+            );
             self.flush(session, tally, now);
         }
         Ok(self.sessions.find(session).map_or(0, |found| found.ledger.durable()))
@@ -394,14 +436,21 @@ impl Collector {
     }
 
     fn refuse(
-        &self,
+        &mut self,
         feeder: &mut Feeder,
         fault: RequestFault,
         tally: &mut Tally,
         now: Now,
     ) -> Result<(), Ending> {
         tally.requests_refused.add_one(fault);
-        debug!("request.refused conn={} reason={}", feeder.connection, fault.label());
+        limited!(
+            self.lines.refused,
+            now.instant,
+            Level::Info,
+            "request.refused conn={} reason={}",
+            feeder.connection,
+            fault.label()
+        );
         let (count, max) =
             (feeder.bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
         if count <= max {
@@ -470,7 +519,13 @@ impl Collector {
             .filter_map(|session| Some((self.sessions.find(session)?.last_entry_order, session)))
             .min();
         if let Some((_, session)) = oldest {
-            debug!("session.evict conn={} sessions_max={max}", feeder.connection);
+            limited!(
+                self.lines.displaced,
+                now.instant,
+                Level::Warn,
+                "session.displaced conn={} sessions_max={max}",
+                feeder.connection
+            );
             tally.sessions_displaced += 1;
             feeder.carried.remove(session);
             self.finish(session, false, tally, now);
@@ -517,7 +572,14 @@ impl Collector {
         }
         if let Verdict::Gap(missing) = verdict {
             tally.missing_entries += missing;
-            warn!("session.gap conn={} session={} missing={missing}", feeder.connection, session.id);
+            limited!(
+                self.lines.gap,
+                now.instant,
+                Level::Warn,
+                "session.gap conn={} session={} missing={missing}",
+                feeder.connection,
+                session.id
+            );
         }
         if session.buffer.len() >= self.settings.flush_bytes {
             self.flush(key, tally, now);
@@ -588,7 +650,14 @@ impl Collector {
     fn park(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         self.flush(key, tally, now);
         let Some(session) = self.sessions.find(key) else { return };
-        info!("session.wait session={} received={}", session.id, session.ledger.received());
+        limited!(
+            self.lines.wait,
+            now.instant,
+            Level::Info,
+            "session.wait session={} received={}",
+            session.id,
+            session.ledger.received()
+        );
         if let Some(dump) = &session.dump {
             self.dumps.release(key, dump);
         }
@@ -669,7 +738,19 @@ impl Collector {
                 Some(dump) => {
                     self.dumps.append(key, dump, &[&session.buffer]).map(|()| session.buffer.len() as u64)
                 }
-                None => create_dump(&mut self.dumps, key, session),
+                None => {
+                    let created = create_dump(&mut self.dumps, key, session);
+                    if let Some(dump) = &session.dump {
+                        let (id, name) = (&session.id, &dump.name);
+                        limited!(
+                            self.lines.create,
+                            now.instant,
+                            Level::Info,
+                            "dump.create session={id} dump={name}"
+                        );
+                    }
+                    created
+                }
             };
             match written {
                 Ok(bytes) => {
@@ -714,8 +795,14 @@ impl Collector {
         let lost_bytes = session.drop_buffer();
         tally.dump_write_errors += 1;
         tally.session_errors += 1;
-        let cause = std::error::Error::source(failure).map(ToString::to_string).unwrap_or_default();
-        error!("dump.error session={} err=\"{failure}: {cause}\" lost_bytes={lost_bytes}", session.id);
+        limited!(
+            self.lines.error,
+            now.instant,
+            Level::Error,
+            "dump.error session={} err={} lost_bytes={lost_bytes}",
+            session.id,
+            value(chain(failure))
+        );
         let feeder = match session.state {
             State::Open(connection) => Some(connection),
             State::Waiting { .. } => None,
@@ -754,13 +841,26 @@ impl Collector {
         let size_bytes = dump.size_bytes;
         match self.dumps.finish(owner, dump, now.wall) {
             Ok(job) => {
-                info!("dump.finish dump={} bytes={size_bytes}", dump.name);
+                limited!(
+                    self.lines.finish,
+                    now.instant,
+                    Level::Info,
+                    "dump.finish dump={} bytes={size_bytes}",
+                    dump.name
+                );
                 self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
                 self.effects.push(Effect::Finished(job));
             }
             Err(cause) => {
                 tally.session_errors += 1;
-                error!("dump.error dump={} err=\"cannot finish: {cause}\"", dump.name);
+                let err = value(format!("cannot finish: {cause}"));
+                limited!(
+                    self.lines.error,
+                    now.instant,
+                    Level::Error,
+                    "dump.error dump={} err={err}",
+                    dump.name
+                );
             }
         }
     }
@@ -808,7 +908,6 @@ fn create_dump(dumps: &mut DumpStore, key: SlotId, session: &mut Session) -> Res
     match created {
         Ok(dump) => {
             let bytes = dump.size_bytes;
-            info!("dump.create session={} dump={}", session.id, dump.name);
             session.dump = Some(dump);
             Ok(bytes)
         }
@@ -847,7 +946,7 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
     let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
     if let Err(failure) = serde_json::to_writer(&mut *out, &line) {
         // Writing plain strings and integers into memory has no way to fail.
-        error!("dump.error session={} err=\"cannot write the first line: {failure}\"", session.id);
+        error!("dump.error session={} err={}", session.id, value(failure));
     }
     out.push(b'\n');
 }

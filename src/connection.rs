@@ -9,16 +9,17 @@
 //! Rules: RFC 6455 5.5, 7; our contract, section 5.
 
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info};
+use log::Level;
 
 use crate::client::ConnectionInfo;
-use crate::collector::{Collector, Ending, Feeder, Now};
+use crate::collector::{Collector, Ending, Feeder, LINES_PER_S, Now};
 use crate::handshake::{self, Upgrade};
 use crate::http::{self, HeadLimits, HeadStatus, Method, Route};
+use crate::limited;
+use crate::logging::{RateLimit, value};
 use crate::metrics::{MessageKind, Tally};
 use crate::reactor::slots::SlotId;
 use crate::reactor::timers::Tick;
@@ -79,8 +80,25 @@ pub struct Turn<'a> {
     pub handshakes_left: &'a mut u32,
     /// Bytes held for incomplete messages of all connections.
     pub incomplete_bytes: &'a mut usize,
+    /// Bounds of the log lines that peers can cause.
+    pub lines: &'a mut ConnectionLines,
     /// The clocks.
     pub now: Now,
+}
+
+/// Bounds of the log lines of all connections, one per call site.
+#[derive(Debug)]
+pub struct ConnectionLines {
+    open: RateLimit,
+    close: RateLimit,
+    refuse: RateLimit,
+}
+
+impl Default for ConnectionLines {
+    fn default() -> Self {
+        let line = || RateLimit::new(LINES_PER_S, Duration::from_secs(1));
+        Self { open: line(), close: line(), refuse: line() }
+    }
 }
 
 /// What the reactor does with a connection after a step.
@@ -315,7 +333,8 @@ impl<S: Transport> Connection<S> {
 
     fn refused(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
         turn.tally.connections_refused.add_one(refusal);
-        debug!("conn.refuse conn={} reason={}", self.id, refusal.label());
+        let (id, reason) = (self.id, refusal.label());
+        limited!(turn.lines.refuse, turn.now.instant, Level::Info, "conn.refuse conn={id} reason={reason}");
         self.start_closing(turn.now.instant);
     }
 
@@ -329,7 +348,8 @@ impl<S: Transport> Connection<S> {
         self.last_heard = turn.now.instant;
         self.deadline = turn.now.instant + turn.limits.idle / 2;
         let greeted = turn.collector.arrive(&mut feeder, upgrade.is_reconnect, turn.tally, turn.now);
-        info!("conn.open conn={} client={}", self.id, upgrade.client_type.name());
+        let (id, client) = (self.id, upgrade.client_type.name());
+        limited!(turn.lines.open, turn.now.instant, Level::Info, "conn.open conn={id} client={client}");
         self.phase = Phase::Open(Box::new(OpenSocket { decoder: Decoder::default(), feeder }));
         match greeted {
             Ok(number) => {
@@ -444,7 +464,13 @@ impl<S: Transport> Connection<S> {
 
     fn ended(&self, reason: CloseReason, detail: &str, turn: &mut Turn<'_>) {
         turn.tally.connections_closed.add_one(reason);
-        info!("conn.close conn={} reason={} detail={detail:?}", self.id, reason.label());
+        let (id, reason, detail) = (self.id, reason.label(), value(detail));
+        limited!(
+            turn.lines.close,
+            turn.now.instant,
+            Level::Info,
+            "conn.close conn={id} reason={reason} detail={detail}"
+        );
     }
 
     fn start_closing(&mut self, now: Instant) {
@@ -608,20 +634,5 @@ fn refusal_text(refusal: Refusal) -> &'static str {
         | Refusal::UpgradeRequired
         | Refusal::HeadTooLarge
         | Refusal::Vanished => refusal.label(),
-    }
-}
-
-/// The address of a peer as logs may show it: without what identifies a person.
-#[must_use]
-pub fn anonymous(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, ..] = v6.segments();
-            format!("{a:x}:{b:x}:{c:x}::/48")
-        }
     }
 }

@@ -22,8 +22,9 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
-use crate::connection::{Connection, ConnectionLimits, Step, Transport, Turn};
+use crate::connection::{Connection, ConnectionLimits, ConnectionLines, Step, Transport, Turn};
 use crate::dump_folder::DumpFolder;
+use crate::logging::value;
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::reactor::desk::Desk;
 use crate::reactor::slots::{SlotId, Slots};
@@ -216,6 +217,7 @@ pub struct Reactor {
     expired: Vec<(u64, timers::Tick)>,
     buffer: Vec<u8>,
     incomplete_bytes: usize,
+    lines: ConnectionLines,
     handshakes: HandshakeBudget,
     collector: Collector,
     effects: Vec<Effect>,
@@ -223,6 +225,7 @@ pub struct Reactor {
     metrics: Arc<Metrics>,
     tally: Tally,
     free_bytes: u64,
+    oldest_pending: Duration,
     housekeeping_due: Instant,
     more_due: bool,
     reload: Box<dyn FnMut() -> Option<Config>>,
@@ -275,6 +278,7 @@ impl Reactor {
             expired: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
             incomplete_bytes: 0,
+            lines: ConnectionLines::default(),
             handshakes: HandshakeBudget {
                 per_s: config.limits.handshakes_per_s_max,
                 left: config.limits.handshakes_per_s_max,
@@ -287,6 +291,7 @@ impl Reactor {
             metrics: parts.metrics,
             tally: Tally::default(),
             free_bytes: 0,
+            oldest_pending: Duration::ZERO,
             housekeeping_due: now.instant,
             more_due: true,
             reload: parts.reload,
@@ -509,6 +514,7 @@ impl Reactor {
             refusal,
             handshakes_left: &mut self.handshakes.left,
             incomplete_bytes: &mut self.incomplete_bytes,
+            lines: &mut self.lines,
             now,
         };
         let step = action(connection, &mut turn);
@@ -686,12 +692,13 @@ impl Reactor {
             self.free_bytes = free_bytes;
         }
         if let Err(cause) = self.folder.beat() {
-            error!("disk.error err=\"cannot touch the lock: {cause}\"");
+            error!("disk.error err={}", value(format_args!("cannot touch the lock: {cause}")));
         }
-        self.metrics.set(&self.gauges(now));
+        self.oldest_pending = self.desk.oldest_pending(now.wall);
     }
 
-    fn gauges(&self, now: Now) -> Gauges {
+    /// The state of the loop; all of it is at hand.
+    fn gauges(&self) -> Gauges {
         let sessions = self.collector.sessions();
         Gauges {
             connections: self.upgraded as u64,
@@ -700,7 +707,7 @@ impl Reactor {
             jobs_queued: self.desk.queued() as u64,
             jobs_in_work: self.desk.in_work() as u64,
             dump_bytes_on_disk: self.collector.bytes_in_progress() + self.desk.pending_bytes(),
-            oldest_pending: self.desk.oldest_pending(now.wall),
+            oldest_pending: self.oldest_pending,
             free_bytes: self.free_bytes,
             incomplete_bytes: self.incomplete_bytes as u64,
             open_dump_files: self.collector.dumps().open_files() as u64,
@@ -709,11 +716,8 @@ impl Reactor {
 
     /// Publishes what was counted, and how long the turn took.
     fn tally_up(&mut self, now: Now) {
-        let upgraded_or_gone = self.tally.connections_upgraded > 0 || self.tally != Tally::default();
         self.metrics.publish(&mut self.tally, now.instant);
-        if upgraded_or_gone {
-            self.metrics.set(&self.gauges(now));
-        }
+        self.metrics.set(&self.gauges());
         let took = clocks().instant.saturating_duration_since(now.instant);
         self.metrics.observe_turn(took);
         if took > TURN_SLOW {

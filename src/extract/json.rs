@@ -444,8 +444,11 @@ impl<'a> Scanner<'a> {
                 }
                 Some(b'\\') => {
                     escaped = true;
-                    self.at += 1;
-                    self.skip_escape()?;
+                    self.at = behind_escaped_quotes(self.bytes, self.at);
+                    if self.bytes.get(self.at) == Some(&b'\\') {
+                        self.at += 1;
+                        self.skip_escape()?;
+                    }
                 }
                 _ => return Err(self.unexpected()),
             }
@@ -597,6 +600,34 @@ fn special_byte(bytes: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// Passes over text whose only escapes are `\"`, as JSON inside a string has them, eight bytes at a time: offset
+/// behind it, never inside an escape. `at` is not inside one either.
+#[inline]
+fn behind_escaped_quotes(bytes: &[u8], mut at: usize) -> usize {
+    // The lowest byte's high bit, when the byte before the word was a backslash.
+    let mut carried = 0;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        let control = word.wrapping_sub(LOW * 0x20) & !word & HIGH;
+        let quotes = zero_bytes(word ^ (LOW * u64::from(b'"')));
+        let backslashes = zero_bytes(word ^ (LOW * u64::from(b'\\')));
+        let escaped = (backslashes << 8) | carried;
+        // All that is escaped is a quote, and all quotes are escaped.
+        if control != 0 || escaped != quotes {
+            break;
+        }
+        carried = backslashes >> 56;
+        at += 8;
+    }
+    if carried == 0 { at } else { at - 1 }
+}
+
+/// The high bit of each byte that is zero.
+#[inline]
+fn zero_bytes(word: u64) -> u64 {
+    !(((word & !HIGH) + !HIGH) | word | !HIGH)
 }
 
 /// Resolves the escapes of a string that was checked before.
@@ -800,6 +831,34 @@ mod tests {
                 }
                 assert_eq!(special_byte(&vec![b' '; length], 0), length);
             }
+        }
+    }
+
+    #[test]
+    fn escaped_quotes_are_passed_over_at_every_offset() {
+        // Against the plain way, for all short texts of four bytes and for JSON in JSON.
+        let alphabet = [b'a', b'"', b'\\', b'\n'];
+        for code in 0..4_usize.pow(9) {
+            let text: Vec<u8> = (0..9).map(|place| alphabet[code / 4_usize.pow(place) % 4]).collect();
+            let behind = behind_escaped_quotes(&text, 0);
+            let mut at = 0;
+            while at < behind {
+                at += match &text[at..] {
+                    [b'\\', b'"', ..] => 2,
+                    [b'a', ..] => 1,
+                    other => panic!("{other:?} in {text:?}"),
+                };
+            }
+            assert_eq!(at, behind, "{text:?}");
+        }
+        let inner = serde_json::to_string(&vec!["some \"text\"", "\\"]).unwrap();
+        for pad in 0..9 {
+            let text = serde_json::to_string(&("x".repeat(pad) + &inner.repeat(5))).unwrap();
+            assert_eq!(skip(&text), Ok(()));
+            assert_eq!(
+                skip(&format!("{}\n\"", text.trim_end_matches('"'))),
+                Err(JsonError::Unexpected { byte: b'\n', offset: text.len() - 1 })
+            );
         }
     }
 

@@ -315,7 +315,7 @@ impl PeerConnection {
         };
         let mut outcome = Ok(());
         let mut bounds = Bounds::default();
-        for (place, report) in base.iter().enumerate().filter(|(_, report)| report.is_of_interest()) {
+        for (place, report) in base.of_interest() {
             let (rtt, pair, sent) = match rules {
                 Rules::Standard => (
                     rtt::standard(base, report),

@@ -1,7 +1,7 @@
 //! The reports of a peer connection after the last entry.
 
 use super::delta::{Delta, Mention, Reported, Target};
-use super::report::{Report, Shape};
+use super::report::{Report, ReportType, Shape};
 use crate::extract::budget::Budget;
 use crate::extract::js;
 use crate::extract::problems::LineError;
@@ -27,6 +27,8 @@ pub(in crate::extract) struct Base {
     reports: Vec<Report>,
     /// Places of the reports, by key; empty when it has to be made again.
     by_key: Vec<u32>,
+    /// Places of the reports that rules can take something from, in key order.
+    of_interest: Vec<u32>,
     /// Number of the line that is being read, from 1.
     line: u32,
     /// Place of the report that the last line mentioned first.
@@ -34,9 +36,11 @@ pub(in crate::extract) struct Base {
 }
 
 impl Base {
-    /// The reports in key order.
-    pub(in crate::extract) fn iter(&self) -> impl Iterator<Item = &Report> {
-        self.reports.iter()
+    /// The reports that rules can take something from, with their places, in key order.
+    pub(in crate::extract) fn of_interest(&self) -> impl Iterator<Item = (usize, &Report)> {
+        self.of_interest
+            .iter()
+            .filter_map(|place| Some((*place as usize, self.reports.get(*place as usize)?)))
     }
 
     /// What stands under the id that a field names.
@@ -84,6 +88,7 @@ impl Base {
             self.line = 1;
         }
         let mut is_same_set = true;
+        let mut is_same_interest = true;
         let mut kept = 0_usize;
         for mention in &delta.mentions {
             if let Target::Known(place) = mention.target
@@ -112,6 +117,13 @@ impl Base {
             self.remove_unmentioned(budget);
             keep_first(&mut outcome, self.add_new(delta, is_first, budget));
             self.by_key.clear();
+            is_same_interest = false;
+        }
+        if !is_same_interest {
+            let places = 0_u32..;
+            let reports = places.zip(&self.reports).filter(|(_, report)| report.is_of_interest());
+            self.of_interest.clear();
+            self.of_interest.extend(reports.map(|(place, _)| place));
         }
         if !delta.is_expected || self.by_key.len() != self.reports.len() {
             self.link(delta.mentions.len());
@@ -194,6 +206,7 @@ impl Base {
             };
             has_indices |= js::array_index(&key).is_some();
             let mut report = Report::new(key, mention.shape, self.line);
+            report.set_kind(mention.kind.unwrap_or(ReportType::Other));
             report.mention = u32::try_from(at).unwrap_or(u32::MAX);
             if let Err(error) = budget.take(report.cost()) {
                 keep_first(&mut outcome, Err(error));
@@ -254,6 +267,9 @@ fn merge(
         Shape::Object => {}
         // What counts as false is replaced, at its place.
         Shape::Falsy | Shape::Null => budget.give_back(report.replace(mention.shape, line)),
+    }
+    if let Some(kind) = mention.kind {
+        report.set_kind(kind);
     }
     if mention.fields.is_empty() { Ok(()) } else { set_fields(report, mention, fields, line, budget) }
 }

@@ -3,7 +3,7 @@
 
 use super::base::Base;
 use super::field::Field;
-use super::report::Shape;
+use super::report::{ReportType, Shape};
 use crate::extract::json::{JsonError, Kind, Scanner, Text};
 use crate::extract::problems::LineError;
 use crate::extract::value::Value;
@@ -16,6 +16,8 @@ const UNCHANGED: &[u8] = b"{\"timestamp\":0}";
 pub(super) struct Mention {
     pub(super) target: Target,
     pub(super) shape: Shape,
+    /// Its type, if the line tells it.
+    pub(super) kind: Option<ReportType>,
     /// Its part of [`Delta::fields`].
     pub(super) fields: std::ops::Range<u32>,
 }
@@ -206,12 +208,13 @@ impl Delta {
             return Err(LineError::TooMany { what: "reports of a stats entry", count_max: reports_max });
         }
         let start = self.fields_end();
+        let mut kind = None;
         let shape = if scanner.take_literal(UNCHANGED) {
             Shape::Object
         } else {
             match scanner.kind()? {
                 Kind::Object => {
-                    self.read_fields(scanner)?;
+                    kind = self.read_fields(scanner)?;
                     Shape::Object
                 }
                 Kind::Array => {
@@ -227,16 +230,19 @@ impl Delta {
                 }
             }
         };
-        self.mentions.push(Mention { target, shape, fields: start..self.fields_end() });
+        self.mentions.push(Mention { target, shape, kind, fields: start..self.fields_end() });
         Ok(())
     }
 
-    fn read_fields(&mut self, scanner: &mut Scanner<'_>) -> Result<(), JsonError> {
+    /// Reads the fields of a report; its type, if that is among them.
+    fn read_fields(&mut self, scanner: &mut Scanner<'_>) -> Result<Option<ReportType>, JsonError> {
+        let mut kind = None;
         let start = self.fields.len();
         let mut first = true;
         scanner.begin_object()?;
         while let Some(name) = scanner.next_key(&mut first)? {
             match field_of(name) {
+                None if is_type(name) => kind = Some(read_kind(scanner)?),
                 None => scanner.skip_value()?,
                 Some(field) => {
                     let value = Value::read_scalar(scanner)?;
@@ -249,7 +255,7 @@ impl Delta {
                 }
             }
         }
-        Ok(())
+        Ok(kind)
     }
 
     fn fields_end(&self) -> u32 {
@@ -289,15 +295,32 @@ impl Delta {
             // The first of a run keeps its place and gets the contents of the last; the others are void.
             if place != Some(last) {
                 place = Some(last);
-                let says = self.mentions.get(last).map(|mention| (mention.shape, mention.fields.clone()));
-                if let (Some((shape, fields)), Some(mention)) = (says, self.mentions.get_mut(at)) {
-                    (mention.shape, mention.fields) = (shape, fields);
+                let says = self.mentions.get(last).map(|m| (m.shape, m.kind, m.fields.clone()));
+                if let (Some((shape, kind, fields)), Some(mention)) = (says, self.mentions.get_mut(at)) {
+                    (mention.shape, mention.kind, mention.fields) = (shape, kind, fields);
                 }
             } else {
                 self.void(at);
             }
         }
     }
+}
+
+/// Whether a field's name is `type`, which is kept apart from the others, as a number.
+#[inline]
+fn is_type(name: Text<'_>) -> bool {
+    match name.raw() {
+        (raw, false) => raw == "type",
+        (_, true) => name.decoded() == "type",
+    }
+}
+
+fn read_kind(scanner: &mut Scanner<'_>) -> Result<ReportType, JsonError> {
+    if scanner.kind()? == Kind::String {
+        return Ok(ReportType::of(&scanner.string()?.decoded()));
+    }
+    scanner.skip_value()?;
+    Ok(ReportType::Other)
 }
 
 #[inline]

@@ -25,7 +25,6 @@ macro_rules! fields {
 
 fields! {
     Id => "id",
-    Type => "type",
     SelectedCandidatePairId => "selectedCandidatePairId",
     CurrentRoundTripTime => "currentRoundTripTime",
     RoundTripTime => "roundTripTime",

@@ -33,16 +33,17 @@ pub(in crate::extract) enum ReportType {
 }
 
 impl ReportType {
-    fn of(value: &Value) -> Self {
-        match value.as_str() {
-            Some("transport") => Self::Transport,
-            Some("candidate-pair") => Self::CandidatePair,
-            Some("googCandidatePair") => Self::GoogCandidatePair,
-            Some("inbound-rtp") => Self::InboundRtp,
-            Some("outbound-rtp") => Self::OutboundRtp,
-            Some("remote-inbound-rtp") => Self::RemoteInboundRtp,
-            Some("ssrc") => Self::Ssrc,
-            Some(_) | None => Self::Other,
+    /// The type of that name.
+    pub(super) fn of(name: &str) -> Self {
+        match name {
+            "transport" => Self::Transport,
+            "candidate-pair" => Self::CandidatePair,
+            "googCandidatePair" => Self::GoogCandidatePair,
+            "inbound-rtp" => Self::InboundRtp,
+            "outbound-rtp" => Self::OutboundRtp,
+            "remote-inbound-rtp" => Self::RemoteInboundRtp,
+            "ssrc" => Self::Ssrc,
+            _ => Self::Other,
         }
     }
 }
@@ -121,13 +122,15 @@ impl Report {
         self.values.get((self.present & (bit - 1)).count_ones() as usize).unwrap_or(&ABSENT)
     }
 
+    /// Sets the type.
+    pub(super) fn set_kind(&mut self, kind: ReportType) {
+        self.kind = kind;
+    }
+
     /// Sets a field; how many bytes that costs more and less than before.
     pub(super) fn set(&mut self, field: Field, value: Value, line: u32) -> (usize, usize) {
         if field == Field::Id {
             self.id_given = line;
-        }
-        if field == Field::Type {
-            self.kind = ReportType::of(&value);
         }
         let bit = field.bit();
         let at = (self.present & (bit - 1)).count_ones() as usize;
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(report.field(Field::Id), &Value::Number(1.0));
         assert_eq!(report.field(Field::GoogFrameRateOutput), &Value::Number(9.0));
         assert_eq!(report.field(Field::Kind), &Value::text("video"));
-        assert_eq!(report.field(Field::Type), &Value::Absent);
+        assert_eq!(report.field(Field::Port), &Value::Absent);
         assert!(report.is_of_interest());
     }
 

@@ -53,8 +53,12 @@ pub fn ua() {
     use rtcstats_server::extract::user_agent::{BrowserInfo, StatsFormat};
     let agent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/99.0.4844.51 Safari/537.36";
     let t = cpu();
-    for _ in 0..10000 { std::hint::black_box(StatsFormat::of(std::hint::black_box(agent))); }
+    for _ in 0..10000 {
+        std::hint::black_box(StatsFormat::of(std::hint::black_box(agent)));
+    }
     let t2 = cpu();
-    for _ in 0..10000 { std::hint::black_box(BrowserInfo::of(std::hint::black_box(agent))); }
-    println!("format {:.2} us, info {:.2} us", (t2-t)*100., (cpu()-t2)*100.);
+    for _ in 0..10000 {
+        std::hint::black_box(BrowserInfo::of(std::hint::black_box(agent)));
+    }
+    println!("format {:.2} us, info {:.2} us", (t2 - t) * 100., (cpu() - t2) * 100.);
 }

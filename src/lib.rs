@@ -104,6 +104,7 @@ pub mod numbering;
 pub mod protocol;
 pub mod reactor;
 pub mod reasons;
+pub mod records;
 pub mod records_store;
 pub mod recovery;
 pub mod reload;

@@ -200,7 +200,7 @@ fn process(
         }
     };
     if shared.is_recording {
-        let rows = derive::rows(&document);
+        let rows = derive::rows(&document, dump.known(job), &shared.app_environment);
         shared.records.append(&day, &rows, before).map_err(|error| Failure::new(Step::Records, &error))?;
         shared.pass(job, Point::RowsAppended)?;
     }

@@ -260,6 +260,17 @@ impl Collector {
         self.disk_low
     }
 
+    /// Whether `limits.sessions` are open.
+    fn is_full(&self) -> bool {
+        self.sessions.open_count() >= self.settings.sessions_max
+    }
+
+    /// Whether a connection with that id in its URL can be given its session: one that exists always can be fed.
+    #[must_use]
+    pub fn has_room_for(&self, url_id: Option<&SessionId>) -> bool {
+        !self.is_full() || url_id.is_none_or(|id| self.sessions.is_open_or_waiting(id))
+    }
+
     /// Looks at the free space again and returns it. Called once a second.
     pub fn check_disk(&mut self) -> Option<u64> {
         let free = self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={error:?}")).ok()?;
@@ -402,6 +413,10 @@ impl Collector {
     ) -> Result<(), Ending> {
         tally.requests_refused.add_one(fault);
         debug!("request.refused conn={} reason={}", feeder.connection, fault.label());
+        if fault == RequestFault::TooManySessions {
+            // Nothing is wrong with the request: it may be sent again when there is room.
+            return Ok(());
+        }
         let (count, max) =
             (feeder.bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
         if count <= max {
@@ -430,21 +445,27 @@ impl Collector {
                 }
             }
             RequestType::Identity | RequestType::StatsEntry => {
-                let Some(session) = self.session_for(feeder, &request.id, tally, now) else {
-                    return Ok(Err(RequestFault::BadSessionId));
+                return match self.session_for(feeder, &request.id, tally, now) {
+                    Ok(session) => self.entry(feeder, session, request, tally, now),
+                    Err(fault) => Ok(Err(fault)),
                 };
-                return self.entry(feeder, session, request, tally, now);
             }
         }
         Ok(Ok(()))
     }
 
     /// The session that `id` means on this connection; opened when there is none.
-    fn session_for(&mut self, feeder: &mut Feeder, id: &str, tally: &mut Tally, now: Now) -> Option<SlotId> {
+    fn session_for(
+        &mut self,
+        feeder: &mut Feeder,
+        id: &str,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<SlotId, RequestFault> {
         if let Some(session) = feeder.carried.find(id, &self.sessions) {
-            return Some(session);
+            return Ok(session);
         }
-        let id = SessionId::parse(id)?;
+        let id = SessionId::parse(id).ok_or(RequestFault::BadSessionId)?;
         let max = match feeder.client {
             ClientType::Rtcstats => self.settings.sessions_per_connection_max,
             ClientType::Jigasi
@@ -456,10 +477,13 @@ impl Collector {
         if feeder.carried.len() >= max {
             self.finish_longest_idle(feeder, max, tally, now);
         }
+        if self.is_full() {
+            return Err(RequestFault::TooManySessions);
+        }
         let by_url = feeder.url_id.as_ref() == Some(&id) && !self.sessions.is_open_or_waiting(&id);
         let session = self.sessions.open(feeder.connection, id, by_url, Rc::clone(&feeder.info), now.instant);
         feeder.carried.add(session, &self.sessions);
-        Some(session)
+        Ok(session)
     }
 
     fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {

@@ -15,10 +15,13 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
+use crate::address::AddressKey;
 use crate::client::ConnectionInfo;
 use crate::collector::{Collector, Ending, Feeder, Now};
+use crate::gate::Gate;
 use crate::handshake::{self, Upgrade};
 use crate::http::{self, HeadLimits, HeadStatus, Method, Route};
+use crate::logging::Peer;
 use crate::metrics::{MessageKind, Tally};
 use crate::reactor::slots::SlotId;
 use crate::reactor::timers::Tick;
@@ -75,8 +78,8 @@ pub struct Turn<'a> {
     pub limits: &'a ConnectionLimits,
     /// Why upgrades are refused at present, if they are.
     pub refusal: Option<Refusal>,
-    /// Upgrades that are still admitted at present.
-    pub handshakes_left: &'a mut u32,
+    /// Who is let in.
+    pub gate: &'a mut Gate,
     /// Bytes held for incomplete messages of all connections.
     pub incomplete_bytes: &'a mut usize,
     /// The clocks.
@@ -144,6 +147,8 @@ impl Outgoing {
 pub struct Connection<S> {
     id: SlotId,
     stream: S,
+    /// The other end of the socket; once upgraded, the client that a trusted proxy names.
+    peer: IpAddr,
     phase: Phase,
     outgoing: Outgoing,
     /// When the peer last gave a sign of life; while in the head phase, when it was accepted.
@@ -152,6 +157,8 @@ pub struct Connection<S> {
     deadline: Instant,
     is_pinged: bool,
     is_counted_open: bool,
+    /// For whom it counts in the limit of connections per address; the reactor gives it back at the end.
+    pub counted: Option<AddressKey>,
     /// The reactor's: under which tick the timer wheel will name this connection.
     pub scheduled: Tick,
     /// The reactor's: whether it stands in the queue of those that have more to read.
@@ -165,16 +172,18 @@ pub struct Connection<S> {
 impl<S: Transport> Connection<S> {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(id: SlotId, stream: S, limits: &ConnectionLimits, now: Instant) -> Self {
+    pub fn new(id: SlotId, stream: S, peer: IpAddr, limits: &ConnectionLimits, now: Instant) -> Self {
         Self {
             id,
             stream,
+            peer,
             phase: Phase::Head { received: Vec::new() },
             outgoing: Outgoing::default(),
             last_heard: now,
             deadline: now + limits.head_timeout,
             is_pinged: false,
             is_counted_open: false,
+            counted: None,
             scheduled: 0,
             is_ready: false,
             is_read_closed: false,
@@ -282,15 +291,18 @@ impl<S: Transport> Connection<S> {
         if let Some(refusal) = turn.refusal {
             return self.refuse(refusal, refusal_text(refusal), Method::Get, turn);
         }
-        if *turn.handshakes_left == 0 {
+        if !turn.collector.has_room_for(upgrade.session_id.as_ref()) {
             return self.refuse(
-                Refusal::TooManyRequests,
-                refusal_text(Refusal::TooManyRequests),
+                Refusal::TooManySessions,
+                refusal_text(Refusal::TooManySessions),
                 Method::Get,
                 turn,
             );
         }
-        *turn.handshakes_left -= 1;
+        match turn.gate.admit(self.peer, &upgrade.forwarding, &mut self.counted) {
+            Ok(client) => self.peer = client,
+            Err(refusal) => return self.refuse(refusal, refusal_text(refusal), Method::Get, turn),
+        }
         self.upgrade(upgrade, turn);
         // A client may send frames right behind its head.
         if let (true, Some(frames)) = (self.is_open(), bytes.get_mut(head_len..))
@@ -308,6 +320,12 @@ impl<S: Transport> Connection<S> {
         self.start_closing(turn.now.instant);
     }
 
+    /// Refuses a connection of which nothing was read yet.
+    pub fn turn_away(&mut self, refusal: Refusal, turn: &mut Turn<'_>) -> Step {
+        self.refuse(refusal, refusal_text(refusal), Method::Get, turn);
+        self.write(turn)
+    }
+
     fn refuse(&mut self, refusal: Refusal, text: &str, method: Method, turn: &mut Turn<'_>) {
         http::write_refusal(&mut self.outgoing.bytes, refusal, text, method);
         self.refused(refusal, turn);
@@ -315,7 +333,7 @@ impl<S: Transport> Connection<S> {
 
     fn refused(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
         turn.tally.connections_refused.add_one(refusal);
-        debug!("conn.refuse conn={} reason={}", self.id, refusal.label());
+        debug!("conn.refuse conn={} peer={} reason={}", self.id, Peer(self.peer), refusal.label());
         self.start_closing(turn.now.instant);
     }
 
@@ -329,7 +347,7 @@ impl<S: Transport> Connection<S> {
         self.last_heard = turn.now.instant;
         self.deadline = turn.now.instant + turn.limits.idle / 2;
         let greeted = turn.collector.arrive(&mut feeder, upgrade.is_reconnect, turn.tally, turn.now);
-        info!("conn.open conn={} client={}", self.id, upgrade.client_type.name());
+        info!("conn.open conn={} peer={} client={}", self.id, Peer(self.peer), upgrade.client_type.name());
         self.phase = Phase::Open(Box::new(OpenSocket { decoder: Decoder::default(), feeder }));
         match greeted {
             Ok(number) => {
@@ -599,7 +617,10 @@ fn refusal_text(refusal: Refusal) -> &'static str {
         Refusal::Draining => "the server is shutting down",
         Refusal::DiskFull => "the disk is full",
         Refusal::TooManyConnections => "too many connections",
-        Refusal::TooManyRequests => "too many handshakes at present",
+        Refusal::TooManySessions => "too many sessions",
+        Refusal::TooManyRequests => {
+            "too many connections or handshakes of this address, or in all, at present"
+        }
         Refusal::NoDescriptors => "no descriptors left",
         Refusal::BadRequest
         | Refusal::NotFound
@@ -608,20 +629,5 @@ fn refusal_text(refusal: Refusal) -> &'static str {
         | Refusal::UpgradeRequired
         | Refusal::HeadTooLarge
         | Refusal::Vanished => refusal.label(),
-    }
-}
-
-/// The address of a peer as logs may show it: without what identifies a person.
-#[must_use]
-pub fn anonymous(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, ..] = v6.segments();
-            format!("{a:x}:{b:x}:{c:x}::/48")
-        }
     }
 }

@@ -1,4 +1,5 @@
 //! rtcstats-server: collects what WebRTC clients stream, one dump per session.
+pub mod address;
 pub mod archive;
 pub mod beneath;
 pub mod cli;
@@ -10,6 +11,7 @@ pub mod descriptors;
 pub mod dump;
 pub mod dump_folder;
 pub mod extract;
+pub mod gate;
 pub mod handshake;
 pub mod http;
 pub mod jobs;

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::{debug, error, info, warn};
 use serde::Serialize;
 
+use crate::auth::Claims;
 use crate::client::{ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
 use crate::jobs::Job;
@@ -854,6 +855,8 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         part: Option<u32>,
         #[serde(rename = "continuesFrom", skip_serializing_if = "Option::is_none")]
         continues_from: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        claims: Option<&'a Claims>,
     }
     #[derive(Serialize)]
     struct Info<'a> {
@@ -863,10 +866,12 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         server: Option<Server<'a>>,
     }
     let has_part = part > 0;
-    let server = (has_part || session.continues_from.is_some()).then(|| Server {
+    let has_more = has_part || session.continues_from.is_some() || info.claims.is_some();
+    let server = has_more.then(|| Server {
         id: has_part.then(|| session.id.as_str()),
         part: has_part.then_some(part),
         continues_from: session.continues_from,
+        claims: info.claims.as_ref(),
     });
     let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
     if let Err(failure) = serde_json::to_writer(&mut *out, &line) {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 
 use crate::address::AddressKey;
-use crate::client::ConnectionInfo;
+use crate::auth::{Claims, Denied};
 use crate::collector::{Collector, Ending, Feeder, Now};
 use crate::gate::Gate;
 use crate::handshake::{self, Upgrade};
@@ -303,7 +303,8 @@ impl<S: Transport> Connection<S> {
             Ok(client) => self.peer = client,
             Err(refusal) => return self.refuse(refusal, refusal_text(refusal), Method::Get, turn),
         }
-        self.upgrade(upgrade, turn);
+        let verdict = turn.gate.authorize(&upgrade, turn.now.wall);
+        self.upgrade(&upgrade, verdict, turn);
         // A client may send frames right behind its head.
         if let (true, Some(frames)) = (self.is_open(), bytes.get_mut(head_len..))
             && !frames.is_empty()
@@ -337,16 +338,23 @@ impl<S: Transport> Connection<S> {
         self.start_closing(turn.now.instant);
     }
 
-    fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn<'_>) {
+    /// Grants the upgrade. Whoever may not send is told so in a close frame: a browser's page learns no HTTP status.
+    fn upgrade(&mut self, upgrade: &Upgrade, verdict: Result<Option<Claims>, Denied>, turn: &mut Turn<'_>) {
         upgrade.write_response(&mut self.outgoing.bytes);
         let stats_format = crate::extract::stats_format(&upgrade.user_agent);
-        let info: Rc<ConnectionInfo> = Rc::new(upgrade.connection_info(stats_format));
-        let mut feeder = Feeder::new(self.id, upgrade.client_type, info, upgrade.session_id);
+        let mut info = upgrade.connection_info(stats_format);
+        let denied = verdict.map(|claims| info.claims = claims).err();
+        let mut feeder = Feeder::new(self.id, upgrade.client_type, Rc::new(info), upgrade.session_id.clone());
         turn.tally.connections_upgraded += 1;
         self.is_counted_open = true;
         self.last_heard = turn.now.instant;
         self.deadline = turn.now.instant + turn.limits.idle / 2;
-        let greeted = turn.collector.arrive(&mut feeder, upgrade.is_reconnect, turn.tally, turn.now);
+        let greeted = match denied {
+            None => turn.collector.arrive(&mut feeder, upgrade.is_reconnect, turn.tally, turn.now),
+            Some(denied) => {
+                Err(Ending { reason: CloseReason::Unauthorized, text: denied.to_string().into() })
+            }
+        };
         info!("conn.open conn={} peer={} client={}", self.id, Peer(self.peer), upgrade.client_type.name());
         self.phase = Phase::Open(Box::new(OpenSocket { decoder: Decoder::default(), feeder }));
         match greeted {

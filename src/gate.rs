@@ -1,15 +1,16 @@
-//! Who is let in: handshakes per second, connections per client address.
+//! Who is let in: handshakes per second, connections per client address, who may send.
 //!
 //! Decides, and keeps the counts; what a refused peer is told is the connection's business. Pure; told the time. Loopback
 //! and trusted proxies are exempt from the limit per address, because they stand for many clients: a proxy's
 //! connection counts for the client that it names, see [`crate::address`].
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::address::{self, AddressCounts, AddressKey};
+use crate::auth::{Auth, Claims, Denied};
 use crate::config::{Config, Network};
-use crate::handshake::Forwarding;
+use crate::handshake::{Forwarding, Upgrade};
 use crate::reasons::Refusal;
 
 /// Keeps the gate.
@@ -20,23 +21,29 @@ pub struct Gate {
     per_address_max: usize,
     trusted_proxies: Vec<Network>,
     addresses: AddressCounts,
+    auth: Auth,
 }
 
 impl Gate {
     /// A gate nobody went through yet.
     #[must_use]
-    pub fn new(config: &Config, now: Instant) -> Self {
+    pub fn new(config: &Config, auth: Auth, now: Instant) -> Self {
         let per_s = config.limits.handshakes_per_s_max;
         Self {
             handshakes: HandshakeBudget { per_s, left: per_s, refilled: now },
             per_address_max: config.limits.connections_per_address_max,
             trusted_proxies: config.server.trusted_proxies.clone(),
             addresses: AddressCounts::default(),
+            auth,
         }
     }
 
-    /// Takes over changed settings. A limit per address counts the connections from then on.
-    pub fn reconfigure(&mut self, config: &Config) {
+    /// Takes over changed settings. A limit per address counts the connections from then on; who is in stays in. Without
+    /// `auth`, which could not be read, the origins and keys stay as they are.
+    pub fn reconfigure(&mut self, config: &Config, auth: Option<Auth>) {
+        if let Some(auth) = auth {
+            self.auth = auth;
+        }
         self.handshakes.per_s = config.limits.handshakes_per_s_max;
         self.per_address_max = config.limits.connections_per_address_max;
         self.trusted_proxies.clone_from(&config.server.trusted_proxies);
@@ -75,6 +82,14 @@ impl Gate {
         }
         self.handshakes.left -= 1;
         Ok(client)
+    }
+
+    /// May whoever asks for this upgrade send? See [`Auth::check`].
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn authorize(&self, upgrade: &Upgrade, now: SystemTime) -> Result<Option<Claims>, Denied> {
+        self.auth.check(upgrade, now)
     }
 
     fn count(&mut self, client: IpAddr) -> Result<Option<AddressKey>, Refusal> {
@@ -133,7 +148,7 @@ mod tests {
         config.limits.handshakes_per_s_max = handshakes_per_s;
         config.server.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
         let now = Instant::now();
-        (Gate::new(&config, now), now)
+        (Gate::new(&config, Auth::default(), now), now)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -192,7 +207,7 @@ mod tests {
     #[test]
     fn handshakes_are_earned() {
         let (mut gate, start) = gate(0, 10);
-        let mut admitted = |gate: &mut Gate| {
+        let admitted = |gate: &mut Gate| {
             let admit = |_: &i32| {
                 gate.admit(ip("192.0.2.1"), &Forwarding::default(), &mut None) == Ok(ip("192.0.2.1"))
             };

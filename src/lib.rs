@@ -1,6 +1,7 @@
 //! rtcstats-server: collects what WebRTC clients stream, one dump per session.
 pub mod address;
 pub mod archive;
+pub mod auth;
 pub mod beneath;
 pub mod cli;
 pub mod client;

@@ -20,6 +20,7 @@ use log::{debug, error, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
+use crate::auth::Auth;
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionLimits, Step, Transport, Turn};
@@ -30,6 +31,7 @@ use crate::reactor::desk::Desk;
 use crate::reactor::slots::{SlotId, Slots};
 use crate::reactor::timers::Wheel;
 use crate::reasons::{CloseReason, Refusal};
+use crate::reload;
 use crate::signals::{Signal, Signals};
 use crate::systemd::Supervisor;
 use crate::workers::Leftover;
@@ -155,6 +157,8 @@ pub struct Parts {
     pub desk: Desk,
     /// All metrics.
     pub metrics: Arc<Metrics>,
+    /// Who may send.
+    pub auth: Auth,
     /// Reads the configuration again.
     pub reload: Box<dyn FnMut() -> Option<Config>>,
 }
@@ -251,7 +255,7 @@ impl Reactor {
             expired: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
             incomplete_bytes: 0,
-            gate: Gate::new(&config, now.instant),
+            gate: Gate::new(&config, parts.auth, now.instant),
             config,
             collector: parts.collector,
             effects: Vec::new(),
@@ -599,7 +603,7 @@ impl Reactor {
         self.supervisor.reloading();
         if let Some(config) = (self.reload)() {
             self.limits = connection_limits(&config);
-            self.gate.reconfigure(&config);
+            self.gate.reconfigure(&config, reload::keys(&config.auth));
             self.collector.reconfigure(collector_settings(&config));
             self.config = config;
         }

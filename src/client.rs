@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::auth::Claims;
+
 /// The name of a session, chosen by its client: `^[A-Za-z0-9_-]{1,128}$`.
 ///
 /// Whoever holds one may use it as a file name; nothing else that a peer sends is ever part of a path.
@@ -116,6 +118,9 @@ pub struct ConnectionInfo {
     pub stats_format: &'static str,
     /// [`ClientType::name`].
     pub client_type: &'static str,
+    /// What its token says about the session; in the first line it is a part of the member `server`.
+    #[serde(skip)]
+    pub claims: Option<Claims>,
 }
 
 #[cfg(test)]

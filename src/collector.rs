@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::{Level, debug, error, info};
 use serde::Serialize;
 
+use crate::auth::Claims;
 use crate::client::{ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
 use crate::jobs::Job;
@@ -316,6 +317,17 @@ impl Collector {
         }
     }
 
+    /// Whether `limits.sessions` are open.
+    fn is_full(&self) -> bool {
+        self.sessions.open_count() >= self.settings.sessions_max
+    }
+
+    /// Whether a connection with that id in its URL can be given its session: one that exists always can be fed.
+    #[must_use]
+    pub fn has_room_for(&self, url_id: Option<&SessionId>) -> bool {
+        !self.is_full() || url_id.is_none_or(|id| self.sessions.is_open_or_waiting(id))
+    }
+
     /// Looks at the free space again and returns it. Called once a second.
     pub fn check_disk(&mut self) -> Option<u64> {
         let free =
@@ -528,7 +540,10 @@ impl Collector {
             feeder.connection,
             fault.label()
         );
-        if matches!(fault, RequestFault::SessionTooBig | RequestFault::StorageError) {
+        if matches!(
+            fault,
+            RequestFault::SessionTooBig | RequestFault::StorageError | RequestFault::TooManySessions
+        ) {
             // The request is good; that it could not be kept says nothing against its sender.
             return Ok(());
         }
@@ -562,21 +577,27 @@ impl Collector {
                 }
             }
             RequestType::Identity | RequestType::StatsEntry => {
-                let Some(session) = self.session_for(feeder, &request.id, tally, now) else {
-                    return Ok(Err(RequestFault::BadSessionId));
+                return match self.session_for(feeder, &request.id, tally, now) {
+                    Ok(session) => self.entry(feeder, session, request, tally, now),
+                    Err(fault) => Ok(Err(fault)),
                 };
-                return self.entry(feeder, session, request, tally, now);
             }
         }
         Ok(Ok(()))
     }
 
     /// The session that `id` means on this connection; opened when there is none.
-    fn session_for(&mut self, feeder: &mut Feeder, id: &str, tally: &mut Tally, now: Now) -> Option<SlotId> {
+    fn session_for(
+        &mut self,
+        feeder: &mut Feeder,
+        id: &str,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<SlotId, RequestFault> {
         if let Some(session) = feeder.carried.find(id, &self.sessions) {
-            return Some(session);
+            return Ok(session);
         }
-        let id = SessionId::parse(id)?;
+        let id = SessionId::parse(id).ok_or(RequestFault::BadSessionId)?;
         let max = match feeder.client {
             ClientType::Rtcstats => self.settings.sessions_per_connection_max,
             ClientType::Jigasi
@@ -591,10 +612,13 @@ impl Collector {
         if feeder.carried.len() >= max {
             self.finish_longest_idle(feeder, max, tally, now);
         }
+        if self.is_full() {
+            return Err(RequestFault::TooManySessions);
+        }
         let by_url = feeder.url_id.as_ref() == Some(&id) && !self.sessions.is_open_or_waiting(&id);
         let session = self.sessions.open(feeder.connection, id, by_url, Rc::clone(&feeder.info), now.instant);
         feeder.carried.add(session, &self.sessions);
-        Some(session)
+        Ok(session)
     }
 
     fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
@@ -1081,6 +1105,8 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         part: Option<u32>,
         #[serde(rename = "continuesFrom", skip_serializing_if = "Option::is_none")]
         continues_from: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        claims: Option<&'a Claims>,
     }
     #[derive(Serialize)]
     struct Info<'a> {
@@ -1090,10 +1116,12 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         server: Option<Server<'a>>,
     }
     let has_part = part > 0;
-    let server = (has_part || session.continues_from.is_some()).then(|| Server {
+    let has_more = has_part || session.continues_from.is_some() || info.claims.is_some();
+    let server = has_more.then(|| Server {
         id: has_part.then(|| session.id.as_str()),
         part: has_part.then_some(part),
         continues_from: session.continues_from,
+        claims: info.claims.as_ref(),
     });
     let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
     if let Err(failure) = serde_json::to_writer(&mut *out, &line) {

@@ -167,6 +167,7 @@ impl Upgrade {
             client_protocol: self.protocol.clone(),
             stats_format,
             client_type: self.client_type.name(),
+            claims: None,
         }
     }
 }

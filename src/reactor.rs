@@ -13,7 +13,7 @@ pub mod timers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,10 +22,12 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags};
 
+use crate::auth::Auth;
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionLimits, ConnectionLines, Step, Transport, Turn};
 use crate::dump_folder::DumpFolder;
+use crate::gate::Gate;
 use crate::logging::value;
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::reactor::desk::Desk;
@@ -33,6 +35,7 @@ use crate::reactor::pacer::{Pacer, TurnLoad};
 use crate::reactor::slots::{SlotId, Slots};
 use crate::reactor::timers::{TICK, Wheel};
 use crate::reasons::{CloseReason, Refusal};
+use crate::reload;
 use crate::signals::{Signal, Signals};
 use crate::systemd::Supervisor;
 use crate::workers::Leftover;
@@ -137,34 +140,6 @@ enum Flow {
     Stopped(Instant),
 }
 
-/// Admits so many handshakes per second, and as many at once.
-#[derive(Debug)]
-struct HandshakeBudget {
-    per_s: u32,
-    left: u32,
-    refilled: Instant,
-}
-
-impl HandshakeBudget {
-    fn refill(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.refilled);
-        let earned = elapsed.as_secs_f64() * f64::from(self.per_s);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "capped by a u32 just below"
-        )]
-        let earned = earned.min(f64::from(self.per_s)) as u32;
-        if earned == self.per_s {
-            (self.left, self.refilled) = (self.per_s, now);
-        } else if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(self.per_s);
-            // What was earned in part is not lost.
-            self.refilled += Duration::from_secs_f64(f64::from(earned) / f64::from(self.per_s));
-        }
-    }
-}
-
 /// What the reactor is made of; whoever starts the server puts it together.
 #[expect(
     missing_debug_implementations,
@@ -195,6 +170,8 @@ pub struct Parts {
     pub desk: Desk,
     /// All metrics.
     pub metrics: Arc<Metrics>,
+    /// Who may send.
+    pub auth: Auth,
     /// Reads the configuration again.
     pub reload: Box<dyn FnMut() -> Option<Config>>,
 }
@@ -237,7 +214,7 @@ pub struct Reactor {
     buffer: Vec<u8>,
     incomplete_bytes: usize,
     lines: ConnectionLines,
-    handshakes: HandshakeBudget,
+    gate: Gate,
     collector: Collector,
     effects: Vec<Effect>,
     desk: Desk,
@@ -303,11 +280,7 @@ impl Reactor {
             buffer: vec![0; READ_BUFFER_BYTES],
             incomplete_bytes: 0,
             lines: ConnectionLines::default(),
-            handshakes: HandshakeBudget {
-                per_s: config.limits.handshakes_per_s_max,
-                left: config.limits.handshakes_per_s_max,
-                refilled: now.instant,
-            },
+            gate: Gate::new(&config, parts.auth, now.instant),
             config,
             collector: parts.collector,
             effects: Vec::new(),
@@ -346,7 +319,7 @@ impl Reactor {
     fn turn(&mut self) -> Result<(), ReactorError> {
         self.sleep_until_work()?;
         let now = clocks();
-        self.handshakes.refill(now.instant);
+        self.gate.refill(now.instant);
         self.dispatch(now);
         self.accept(now);
         self.run_ready(now);
@@ -394,7 +367,8 @@ impl Reactor {
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Duration> {
-        let paused = if self.accept_pending { self.accept_paused_until } else { None };
+        // A pause that is over must not wake us: what is waited for then is a connection that ends.
+        let paused = self.accept_paused_until.filter(|until| self.accept_pending && *until > now);
         let instants = [
             Some(self.housekeeping_due),
             Some(self.watchdog_due),
@@ -463,7 +437,7 @@ impl Reactor {
                 return;
             }
             match self.listener.accept() {
-                Ok((stream, _)) => self.accepted(stream, now),
+                Ok((stream, peer)) => self.accepted(stream, peer.ip(), now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.accept_pending = false;
                     return;
@@ -486,7 +460,7 @@ impl Reactor {
         self.collector.limit_open_files(self.open_files_max.min(left).max(OPEN_DUMPS_MIN));
     }
 
-    fn accepted(&mut self, mut stream: TcpStream, now: Now) {
+    fn accepted(&mut self, mut stream: TcpStream, peer: IpAddr, now: Now) {
         self.is_urgent = true;
         self.tally.connections_accepted += 1;
         // Acknowledgements are small and must not wait for each other. Without it they are late, not lost.
@@ -497,7 +471,7 @@ impl Reactor {
         let mut registered = Ok(());
         let id = self.connections.insert_with(|id| {
             registered = registry.register(&mut stream, Source::Connection(id).token(), Interest::READABLE);
-            Connection::new(id, stream, limits, now.instant)
+            Connection::new(id, stream, peer, limits, now.instant)
         });
         if let Err(error) = registered {
             warn!("accept.error conn={id} err={error:?}");
@@ -505,8 +479,11 @@ impl Reactor {
             self.connections.remove(id);
             return;
         }
-        if let Some(connection) = self.connections.find_mut(id) {
-            connection.scheduled = self.wheel.schedule(id.pack(), connection.deadline());
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        connection.scheduled = self.wheel.schedule(id.pack(), connection.deadline());
+        match self.gate.accept(peer) {
+            Ok(counted) => connection.counted = counted,
+            Err(refusal) => self.step(id, now, |connection, turn| connection.turn_away(refusal, turn)),
         }
     }
 
@@ -559,7 +536,7 @@ impl Reactor {
             tally: &mut self.tally,
             limits: &self.limits,
             refusal,
-            handshakes_left: &mut self.handshakes.left,
+            gate: &mut self.gate,
             incomplete_bytes: &mut self.incomplete_bytes,
             lines: &mut self.lines,
             now,
@@ -602,6 +579,9 @@ impl Reactor {
         let Some(mut connection) = self.connections.remove(id) else { return };
         if connection.was_upgraded() {
             self.upgraded -= 1;
+        }
+        if let Some(counted) = connection.counted {
+            self.gate.leave(counted);
         }
         if let Err(error) = self.poll.registry().deregister(connection.stream_mut()) {
             debug!("conn.deregister conn={id} err={error:?}");
@@ -677,7 +657,7 @@ impl Reactor {
         self.supervisor.reloading();
         if let Some(config) = (self.reload)() {
             self.limits = connection_limits(&config);
-            self.handshakes.per_s = config.limits.handshakes_per_s_max;
+            self.gate.reconfigure(&config, reload::keys(&config.auth));
             self.collector.reconfigure(collector_settings(&config));
             self.pacer.reconfigure(config.reactor.coalesce);
             self.config = config;

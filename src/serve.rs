@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use log::{error, info, warn};
 use mio::{Poll, Waker};
 
+use crate::auth::KeyError;
 use crate::collector::Collector;
 use crate::config::{Config, ReloadSource};
 use crate::descriptors;
@@ -63,6 +64,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A key for tokens.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A defect in the table of metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -81,6 +85,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     let descriptors = descriptors::raise_limit().map_err(failed("the descriptor limit"))?;
     let (folder, last_heartbeat) = DumpFolder::open(&config.server.temp_path)?;
     let folder = Arc::new(folder);
+    let auth = reload::load_keys(&config.auth)?;
     let signals = Signals::new().map_err(failed("the signal handlers"))?;
     let Sockets { ingest, is_ingest_passed: is_listener_passed, metrics: metrics_listener } =
         Sockets::open(&config)?;
@@ -114,6 +119,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     supervisor.set_status(&status);
 
     let reactor = Reactor::new(Parts {
+        auth,
         config,
         connections_max,
         open_files_max,

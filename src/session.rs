@@ -763,6 +763,7 @@ mod tests {
             client_protocol: "3.1_STANDARD".into(),
             stats_format: "unsupported",
             client_type: "RTCSTATS_CLIENT",
+            claims: None,
         })
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod archive;
 pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod http;
+pub(crate) mod process;
 pub(crate) mod rng;
 pub(crate) mod script;
 pub(crate) mod server;

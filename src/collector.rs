@@ -37,8 +37,8 @@ const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
 /// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
 /// 10 us) cannot hold up the sockets.
 const FLUSHES_PER_TURN: usize = 128;
-/// Sessions whose deadlines are as close as this are flushed together, at the first of them: so the loop wakes up once
-/// for all of them.
+/// Sessions whose deadlines are as close as this are flushed together, at the last of them: so the loop wakes up once
+/// for all, and the next line of a client that sends one each interval goes into the same append.
 const FLUSH_GROUP: Duration = Duration::from_millis(20);
 /// Free append buffers that are kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 64;
@@ -589,8 +589,8 @@ impl Collector {
             session.flush_pending = true;
             let due = now.instant + self.settings.flush_interval;
             let due = match self.flush_queue.back() {
-                Some((last, _)) if *last + FLUSH_GROUP > due => *last,
-                Some(_) | None => due,
+                Some((last, _)) if *last >= due => *last,
+                Some(_) | None => due + FLUSH_GROUP,
             };
             self.flush_queue.push_back((due, key));
         }

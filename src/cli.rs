@@ -97,6 +97,7 @@ pub fn main() -> ExitCode {
             Exit::Usage
         }
     };
+    logging::flush();
     exit.into()
 }
 

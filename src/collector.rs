@@ -886,7 +886,7 @@ fn create_dump(dumps: &mut DumpStore, key: SlotId, session: &mut Session) -> Res
     match created {
         Ok(dump) => {
             let bytes = dump.size_bytes;
-            info!("dump.create session={} dump={}", session.id, dump.name);
+            debug!("dump.create session={} dump={}", session.id, dump.name);
             session.dump = Some(dump);
             Ok(bytes)
         }

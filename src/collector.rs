@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::{debug, error, info, warn};
 use serde::Serialize;
 
-use crate::client::{ClientType, ConnectionInfo, SessionId};
+use crate::client::{Agents, ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
 use crate::jobs::Job;
 use crate::leftovers::Leftovers;
@@ -105,7 +105,8 @@ pub struct Feeder {
     pub url_id: Option<SessionId>,
     /// The sessions it feeds.
     pub carried: Carried,
-    bad_requests: BadRequests,
+    /// Made by the first one.
+    bad_requests: Option<Box<BadRequests>>,
 }
 
 impl Feeder {
@@ -117,25 +118,24 @@ impl Feeder {
         info: Rc<ConnectionInfo>,
         url_id: Option<SessionId>,
     ) -> Self {
-        let bad_requests = BadRequests { since: None, count: 0 };
-        Self { connection, client, info, url_id, carried: Carried::None, bad_requests }
+        Self { connection, client, info, url_id, carried: Carried::None, bad_requests: None }
     }
 }
 
 /// Bad requests of one connection in the current minute.
 #[derive(Debug)]
 struct BadRequests {
-    since: Option<Instant>,
+    since: Instant,
     count: u32,
 }
 
 impl BadRequests {
     /// Counts one more; returns how many the current minute has.
     fn count_one(&mut self, now: Instant) -> u32 {
-        match self.since {
-            Some(since) if now.saturating_duration_since(since) < Duration::from_secs(60) => self.count += 1,
-            _ => (self.since, self.count) = (Some(now), 1),
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(60) {
+            *self = Self { since: now, count: 0 };
         }
+        self.count += 1;
         self.count
     }
 }
@@ -188,6 +188,7 @@ impl Ending {
 pub struct Collector {
     settings: CollectorSettings,
     sessions: Sessions,
+    agents: Agents,
     dumps: DumpStore,
     /// Sessions with gathered lines, by the time at which they are appended at latest. One constant interval, so in
     /// order; at most one entry per session.
@@ -216,6 +217,7 @@ impl Collector {
         Self {
             settings,
             sessions,
+            agents: Agents::default(),
             dumps,
             flush_queue: VecDeque::new(),
             acknowledge_queue: VecDeque::new(),
@@ -227,6 +229,13 @@ impl Collector {
             bytes_in_progress: 0,
             last_heartbeat,
         }
+    }
+
+    /// What a connection said about itself, to be kept with as little memory as possible.
+    #[must_use]
+    pub fn share(&mut self, info: ConnectionInfo) -> Rc<ConnectionInfo> {
+        let agent = self.agents.share(info.agent);
+        Rc::new(ConnectionInfo { agent, ..info })
     }
 
     /// The sessions, to look at.
@@ -452,8 +461,9 @@ impl Collector {
     ) -> Result<(), Ending> {
         tally.requests_refused.add_one(fault);
         debug!("request.refused conn={} reason={}", feeder.connection, fault.label());
-        let (count, max) =
-            (feeder.bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
+        let bad_requests =
+            feeder.bad_requests.get_or_insert_with(|| Box::new(BadRequests { since: now.instant, count: 0 }));
+        let (count, max) = (bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
         if count <= max {
             return Ok(());
         }

@@ -10,12 +10,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
-use crate::client::ConnectionInfo;
 use crate::collector::{Collector, Ending, Feeder, Now};
 use crate::handshake::{self, Upgrade};
 use crate::http::{self, HeadLimits, HeadStatus, Method, Route};
@@ -324,7 +322,7 @@ impl<S: Transport> Connection<S> {
     fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn<'_>) {
         upgrade.write_response(&mut self.outgoing.bytes);
         let stats_format = crate::extract::stats_format(&upgrade.user_agent);
-        let info: Rc<ConnectionInfo> = Rc::new(upgrade.connection_info(stats_format));
+        let info = turn.collector.share(upgrade.connection_info(stats_format));
         let mut feeder = Feeder::new(self.id, upgrade.client_type, info, upgrade.session_id);
         turn.tally.connections_upgraded += 1;
         self.is_counted_open = true;

@@ -20,7 +20,7 @@ use log::{Level, debug, error, info};
 use serde::Serialize;
 
 use crate::auth::Claims;
-use crate::client::{ClientType, ConnectionInfo, SessionId};
+use crate::client::{Agents, ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
 use crate::jobs::Job;
 use crate::leftovers::Leftovers;
@@ -40,8 +40,8 @@ const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
 /// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
 /// 10 us) cannot hold up the sockets.
 const FLUSHES_PER_TURN: usize = 128;
-/// Sessions whose deadlines are as close as this are flushed together, at the first of them: so the loop wakes up once
-/// for all of them.
+/// Sessions whose deadlines are as close as this are flushed together, at the last of them: so the loop wakes up once
+/// for all, and the next line of a client that sends one each interval goes into the same append.
 const FLUSH_GROUP: Duration = Duration::from_millis(20);
 /// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
 const LEFTOVERS_PER_TURN: usize = 64;
@@ -114,7 +114,8 @@ pub struct Feeder {
     pub url_id: Option<SessionId>,
     /// The sessions it feeds.
     pub carried: Carried,
-    bad_requests: BadRequests,
+    /// Made by the first one.
+    bad_requests: Option<Box<BadRequests>>,
 }
 
 impl Feeder {
@@ -126,25 +127,24 @@ impl Feeder {
         info: Rc<ConnectionInfo>,
         url_id: Option<SessionId>,
     ) -> Self {
-        let bad_requests = BadRequests { since: None, count: 0 };
-        Self { connection, client, info, url_id, carried: Carried::None, bad_requests }
+        Self { connection, client, info, url_id, carried: Carried::None, bad_requests: None }
     }
 }
 
 /// Bad requests of one connection in the current minute.
 #[derive(Debug)]
 struct BadRequests {
-    since: Option<Instant>,
+    since: Instant,
     count: u32,
 }
 
 impl BadRequests {
     /// Counts one more; returns how many the current minute has.
     fn count_one(&mut self, now: Instant) -> u32 {
-        match self.since {
-            Some(since) if now.saturating_duration_since(since) < Duration::from_secs(60) => self.count += 1,
-            _ => (self.since, self.count) = (Some(now), 1),
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(60) {
+            *self = Self { since: now, count: 0 };
         }
+        self.count += 1;
         self.count
     }
 }
@@ -199,6 +199,7 @@ impl Ending {
 pub struct Collector {
     settings: CollectorSettings,
     sessions: Sessions,
+    agents: Agents,
     dumps: DumpStore,
     /// Sessions with gathered lines, by the time at which they are appended at latest. One constant interval, so in
     /// order; at most one entry per session.
@@ -260,6 +261,7 @@ impl Collector {
         Self {
             settings,
             sessions,
+            agents: Agents::default(),
             dumps,
             flush_queue: VecDeque::new(),
             acknowledge_queue: VecDeque::new(),
@@ -273,6 +275,13 @@ impl Collector {
             last_heartbeat,
             lines: Lines::new(),
         }
+    }
+
+    /// What a connection said about itself, to be kept with as little memory as possible.
+    #[must_use]
+    pub fn share(&mut self, info: ConnectionInfo) -> Rc<ConnectionInfo> {
+        let agent = self.agents.share(info.agent);
+        Rc::new(ConnectionInfo { agent, ..info })
     }
 
     /// The sessions, to look at.
@@ -547,8 +556,9 @@ impl Collector {
             // The request is good; that it could not be kept says nothing against its sender.
             return Ok(());
         }
-        let (count, max) =
-            (feeder.bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
+        let bad_requests =
+            feeder.bad_requests.get_or_insert_with(|| Box::new(BadRequests { since: now.instant, count: 0 }));
+        let (count, max) = (bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
         if count <= max {
             return Ok(());
         }
@@ -716,8 +726,8 @@ impl Collector {
             session.flush_pending = true;
             let due = now.instant + self.settings.flush_interval;
             let due = match self.flush_queue.back() {
-                Some((last, _)) if *last + FLUSH_GROUP > due => *last,
-                Some(_) | None => due,
+                Some((last, _)) if *last >= due => *last,
+                Some(_) | None => due + FLUSH_GROUP,
             };
             self.flush_queue.push_back((due, key));
         }
@@ -1121,7 +1131,7 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         id: has_part.then(|| session.id.as_str()),
         part: has_part.then_some(part),
         continues_from: session.continues_from,
-        claims: info.claims.as_ref(),
+        claims: info.claims.as_deref(),
     });
     let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
     if let Err(failure) = serde_json::to_writer(&mut *out, &line) {

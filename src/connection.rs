@@ -10,7 +10,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -129,6 +128,8 @@ enum Phase {
     Open(Box<OpenSocket>),
     /// The last bytes are queued.
     Closing {
+        /// Whether the peer has closed, too: then all is over once our answer is out.
+        is_agreed: bool,
         /// Whether our side is closed already.
         is_shut: bool,
         /// What was read and thrown away.
@@ -378,8 +379,9 @@ impl<S: Transport> Connection<S> {
         upgrade.write_response(&mut self.outgoing.bytes);
         let stats_format = crate::extract::stats_format(&upgrade.user_agent);
         let mut info = upgrade.connection_info(stats_format);
-        let denied = verdict.map(|claims| info.claims = claims).err();
-        let mut feeder = Feeder::new(self.id, upgrade.client_type, Rc::new(info), upgrade.session_id.clone());
+        let denied = verdict.map(|claims| info.claims = claims.map(Box::new)).err();
+        let info = turn.collector.share(info);
+        let mut feeder = Feeder::new(self.id, upgrade.client_type, info, upgrade.session_id.clone());
         turn.tally.connections_upgraded += 1;
         self.is_counted_open = true;
         self.last_heard = turn.now.instant;
@@ -479,6 +481,9 @@ impl<S: Transport> Connection<S> {
         websocket::push_close(&mut self.outgoing.bytes, code, "");
         self.ended(CloseReason::PeerClosed, &format!("code={}", code.unwrap_or(1005)), turn);
         self.start_closing(turn.now.instant);
+        if let Phase::Closing { is_agreed, .. } = &mut self.phase {
+            *is_agreed = true;
+        }
     }
 
     /// Closes an upgraded connection from our side; has no effect on any other.
@@ -516,7 +521,7 @@ impl<S: Transport> Connection<S> {
     }
 
     fn start_closing(&mut self, now: Instant) {
-        self.phase = Phase::Closing { is_shut: false, drained_bytes: 0 };
+        self.phase = Phase::Closing { is_agreed: false, is_shut: false, drained_bytes: 0 };
         self.outgoing.late_pong = None;
         self.deadline = now + CLOSING_TIME;
     }
@@ -566,7 +571,11 @@ impl<S: Transport> Connection<S> {
         if self.outgoing.len() > turn.limits.outgoing_bytes_max {
             return self.too_slow(turn);
         }
-        if let Phase::Closing { is_shut, drained_bytes } = &mut self.phase {
+        if let Phase::Closing { is_agreed, is_shut, drained_bytes } = &mut self.phase {
+            if self.outgoing.is_empty() && *is_agreed {
+                // A server closes first (RFC 6455 7.1.1). Nothing may follow a close frame, so no answer is lost by it.
+                return Step::Gone;
+            }
             if self.outgoing.is_empty() && !*is_shut {
                 *is_shut = true;
                 if self.stream.finish_writing().is_err() {

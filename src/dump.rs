@@ -33,8 +33,8 @@ const PARTS_FROM_COUNTER: u32 = 64;
 /// One dump on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DumpFile {
-    /// File name, `<id>` or `<id>_<part>`.
-    pub name: Box<str>,
+    /// File name, `<id>` (then shared with it) or `<id>_<part>`.
+    pub name: Arc<str>,
     /// 0, or the number behind the id.
     pub part: u32,
     /// Bytes in the file: whole lines only.
@@ -60,13 +60,13 @@ pub enum AppendError {
     #[error("dump {name} was replaced or removed")]
     Replaced {
         /// Its name.
-        name: Box<str>,
+        name: Arc<str>,
     },
     /// The system refused.
     #[error("cannot append to dump {name}")]
     Io {
         /// Its name.
-        name: Box<str>,
+        name: Arc<str>,
         /// Why.
         #[source]
         source: io::Error,
@@ -132,7 +132,7 @@ impl DumpStore {
         first_line: impl FnOnce(u32, &mut Vec<u8>),
         lines: &[u8],
     ) -> Result<DumpFile, AppendError> {
-        let failed = |source: io::Error| AppendError::Io { name: id.as_str().into(), source };
+        let failed = |source: io::Error| AppendError::Io { name: id.share(), source };
         let (name, part, file) = self.create_free_name(id).map_err(failed)?;
         let stat = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
         let mut dump =
@@ -150,7 +150,7 @@ impl DumpStore {
         Ok(dump)
     }
 
-    fn create_free_name(&mut self, id: &SessionId) -> io::Result<(Box<str>, u32, File)> {
+    fn create_free_name(&mut self, id: &SessionId) -> io::Result<(Arc<str>, u32, File)> {
         for part in 0..PARTS_IN_ORDER {
             if let Some((name, file)) = self.try_create(id, part)? {
                 return Ok((name, part, file));
@@ -166,8 +166,8 @@ impl DumpStore {
         Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name was found for the dump"))
     }
 
-    fn try_create(&mut self, id: &SessionId, part: u32) -> io::Result<Option<(Box<str>, File)>> {
-        let name: Box<str> = if part == 0 { id.as_str().into() } else { format!("{id}_{part}").into() };
+    fn try_create(&mut self, id: &SessionId, part: u32) -> io::Result<Option<(Arc<str>, File)>> {
+        let name: Arc<str> = if part == 0 { id.share() } else { format!("{id}_{part}").into() };
         if let Some(leftovers) = &mut self.leftovers {
             // From here on the scan keeps off this name; a dump of an earlier server under it is ours to look at.
             leftovers.claim(&name);

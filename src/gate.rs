@@ -5,7 +5,7 @@
 //! connection counts for the client that it names, see [`crate::address`].
 
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::{self, AddressCounts, AddressKey};
 use crate::auth::{Auth, Claims, Denied};

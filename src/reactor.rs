@@ -17,7 +17,7 @@ use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{debug, error, info, warn};
+use log::{error, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags};
@@ -335,6 +335,7 @@ impl Reactor {
 
     /// Waits for readiness, at most until the next deadline. An interrupted wait is an empty turn.
     fn sleep_until_work(&mut self) -> Result<(), ReactorError> {
+        crate::logging::flush();
         let now = clocks().instant;
         let is_busy =
             !self.ready.is_empty() || self.more_due || (self.accept_pending && self.may_accept(now));
@@ -463,10 +464,8 @@ impl Reactor {
     fn accepted(&mut self, mut stream: TcpStream, peer: IpAddr, now: Now) {
         self.is_urgent = true;
         self.tally.connections_accepted += 1;
-        // Acknowledgements are small and must not wait for each other. Without it they are late, not lost.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!("accept.nodelay err={error:?}");
-        }
+        // TCP_NODELAY is not asked for: what a turn has for a peer goes out in one write, and that an acknowledgement may
+        // wait for the one before it to arrive hurts nobody. It would be one system call more for each connection.
         let (limits, registry) = (&self.limits, self.poll.registry());
         let mut registered = Ok(());
         let id = self.connections.insert_with(|id| {
@@ -576,16 +575,15 @@ impl Reactor {
     }
 
     fn bury(&mut self, id: SlotId) {
-        let Some(mut connection) = self.connections.remove(id) else { return };
+        let Some(connection) = self.connections.remove(id) else { return };
         if connection.was_upgraded() {
             self.upgraded -= 1;
         }
         if let Some(counted) = connection.counted {
             self.gate.leave(counted);
         }
-        if let Err(error) = self.poll.registry().deregister(connection.stream_mut()) {
-            debug!("conn.deregister conn={id} err={error:?}");
-        }
+        // Closing the descriptor, which nobody else has, takes it out of the event queue.
+        drop(connection);
     }
 
     /// What sessions cause beyond their own connection. Effects may cause effects; each closes something, so they end.

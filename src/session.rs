@@ -204,7 +204,7 @@ pub struct Session {
     /// Lines that are not yet appended; bounded by `dump.flush_bytes` plus one line.
     pub buffer: Vec<u8>,
     /// Where in `buffer` the last numbered entry stands.
-    last_numbered: Option<(usize, usize)>,
+    last_numbered: Option<(u32, u32)>,
     /// The file, once the first entries were appended.
     pub dump: Option<DumpFile>,
     /// What the first line will say; `None` once it is written.
@@ -278,19 +278,20 @@ impl Session {
         if self.ledger.received == 0 && number > 1 && self.dump.is_none() && start == 0 {
             self.continues_from = Some(number - 1);
         }
-        let previous = self.last_numbered.and_then(|(from, to)| self.buffer.get(from..to));
+        let previous = line_at(&self.buffer, self.last_numbered);
         let verdict = self.ledger.take(number, line, previous);
         if verdict == Verdict::Duplicate {
             self.buffer.truncate(start);
         } else {
-            self.last_numbered = Some((start, end));
+            // A buffer is flushed long before it has 4 GiB; a line that began there would go unacknowledged.
+            self.last_numbered = u32::try_from(start).ok().zip(u32::try_from(end).ok());
         }
         verdict
     }
 
     /// The buffer was appended and is as safe as promised; it is handed back empty for reuse.
     pub fn settle(&mut self) -> Vec<u8> {
-        let last = self.last_numbered.take().and_then(|(from, to)| self.buffer.get(from..to));
+        let last = line_at(&self.buffer, self.last_numbered.take());
         self.ledger.settle(last);
         std::mem::take(&mut self.buffer)
     }
@@ -302,6 +303,11 @@ impl Session {
         self.ledger.forget_unwritten();
         std::mem::take(&mut self.buffer).len()
     }
+}
+
+fn line_at(buffer: &[u8], place: Option<(u32, u32)>) -> Option<&[u8]> {
+    let (from, to) = place?;
+    buffer.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
 }
 
 /// What a connection with an id in its URL finds.
@@ -727,6 +733,7 @@ pub enum Expiry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Agent;
     /// A seeded generator (SplitMix64), so that a failing run can be played again.
     struct Dice(u64);
 
@@ -757,12 +764,13 @@ mod tests {
     fn info() -> Rc<ConnectionInfo> {
         Rc::new(ConnectionInfo {
             path: "/".into(),
-            origin: String::new(),
-            url: "/".into(),
-            user_agent: String::new(),
-            client_protocol: "3.1_STANDARD".into(),
-            stats_format: "unsupported",
-            client_type: "RTCSTATS_CLIENT",
+            agent: Rc::new(Agent {
+                origin: "".into(),
+                user_agent: "".into(),
+                client_protocol: "3.1_STANDARD".into(),
+                stats_format: "unsupported",
+                client_type: "RTCSTATS_CLIENT",
+            }),
             claims: None,
         })
     }

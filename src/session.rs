@@ -20,6 +20,9 @@ use crate::reactor::slots::{SlotId, Slots};
 /// entries and shrinks only when an acknowledged number is found in it, so this must be well below 1000.
 const ENTRIES_PER_MILESTONE: u32 = 100;
 
+/// Entries of the waiting queue that may be stale before it is cleaned: sessions that were resumed leave one each.
+const WAITING_SLACK: usize = 1024;
+
 /// The watermarks of a session and what is to be acknowledged. All numbers are the client's entry numbers;
 /// 0 stands for none, and `received >= durable` always.
 #[derive(Debug, Default)]
@@ -192,6 +195,8 @@ pub struct Session {
     pub state: State,
     /// Whether the id of a connection's URL named it, so that another such connection resumes it.
     pub by_url: bool,
+    /// Whether it is the one session of its connection's URL, whose numbers are acknowledged there.
+    pub is_of_url: bool,
     /// Its numbers.
     pub ledger: Ledger,
     /// The number before the first entry, when the dump does not start at 1.
@@ -230,6 +235,7 @@ impl Session {
             id,
             state: State::Open(connection),
             by_url,
+            is_of_url: by_url,
             ledger: Ledger::default(),
             continues_from: None,
             buffer: Vec::new(),
@@ -243,6 +249,12 @@ impl Session {
             flush_pending: false,
             acknowledge_pending: false,
         }
+    }
+
+    /// Whether this connection feeds it.
+    #[must_use]
+    pub fn is_fed_by(&self, connection: SlotId) -> bool {
+        self.state == State::Open(connection)
     }
 
     /// Whether it has had a numbered entry.
@@ -439,6 +451,7 @@ impl Sessions {
         {
             let before = std::mem::replace(&mut found.state, State::Open(connection));
             found.by_url = true;
+            found.is_of_url = true;
             found.acknowledged_at = now;
             found.ledger.restart_acknowledging();
             if found.dump.is_none() && found.info.is_none() {
@@ -452,9 +465,9 @@ impl Sessions {
                 }
             };
         }
-        let last = match self.ended.get(id) {
-            Some(ended) if ended.until <= now => 0,
-            Some(ended) if ended.by_client && is_reconnect => return Arrival::Ended,
+        // Without `isReconnect` it is another client, or page, that happens to use the id again.
+        let last = match self.ended.get(id).filter(|ended| is_reconnect && ended.until > now) {
+            Some(ended) if ended.by_client => return Arrival::Ended,
             Some(ended) => ended.last,
             None => 0,
         };
@@ -524,6 +537,14 @@ impl Sessions {
 
     fn queue_waiting(&mut self, session: SlotId, deadline: Instant) {
         self.waiting_count += 1;
+        if self.waiting.len() > 2 * self.waiting_count + WAITING_SLACK {
+            let slots = &self.slots;
+            self.waiting.retain(|(deadline, session)| {
+                slots
+                    .find(*session)
+                    .is_some_and(|found| found.state == State::Waiting { deadline: *deadline })
+            });
+        }
         let at = self.waiting.partition_point(|(other, _)| *other <= deadline);
         self.waiting.insert(at, (deadline, session));
     }
@@ -640,7 +661,7 @@ impl Carried {
             Self::One(only) => {
                 sessions.find(*only).is_some_and(|found| found.id.as_str() == id).then_some(*only)
             }
-            Self::Many(map) => map.get(id).copied(),
+            Self::Many(map) => map.get(id).copied().filter(|key| sessions.find(*key).is_some()),
         }
     }
 
@@ -660,6 +681,16 @@ impl Carried {
             Self::Many(map) => {
                 map.insert(id, session);
             }
+        }
+    }
+
+    /// Lets go of sessions that are no more.
+    pub fn forget_gone(&mut self, sessions: &Sessions) {
+        match self {
+            Self::None => {}
+            Self::One(only) if sessions.find(*only).is_some() => {}
+            Self::One(_) => *self = Self::None,
+            Self::Many(map) => map.retain(|_, key| sessions.find(*key).is_some()),
         }
     }
 

@@ -4,6 +4,8 @@
 //! Nothing here imitates the server, and the client shares no framing code with it. Every wait has a
 //! deadline; every random choice comes from a seed that is printed when a test fails.
 
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part of this")]
+
 pub(crate) mod archive;
 pub(crate) mod client;
 pub(crate) mod frames;
@@ -15,7 +17,6 @@ pub(crate) mod server;
 
 use std::time::Duration;
 
-#[allow(unused_imports, reason = "each test binary uses its part of this")]
 pub(crate) use {
     archive::Archive,
     client::{Upgrade, WsClient},

@@ -26,6 +26,7 @@ use crate::leftovers::Leftovers;
 use crate::limited;
 use crate::logging::{RateLimit, chain, value};
 use crate::metrics::{Tally, WaitingEnd};
+use crate::protocol::usual::UsualEntry;
 use crate::protocol::{self, Request, RequestType};
 use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, RequestFault};
@@ -38,6 +39,9 @@ const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
 /// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
 /// 10 us) cannot hold up the sockets.
 const FLUSHES_PER_TURN: usize = 128;
+/// Sessions whose deadlines are as close as this are flushed together, at the first of them: so the loop wakes up once
+/// for all of them.
+const FLUSH_GROUP: Duration = Duration::from_millis(20);
 /// Free append buffers that are kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Largest append buffer that is kept for reuse.
@@ -409,6 +413,52 @@ impl Collector {
         self.finish_dump(owner, dump, tally, now);
     }
 
+    /// Takes all requests of a text message.
+    ///
+    /// # Errors
+    /// Why the connection is to be closed.
+    pub fn text(
+        &mut self,
+        feeder: &mut Feeder,
+        text: &str,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<(), Ending> {
+        match self.usual_entry(feeder, text, tally, now) {
+            Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(fault))) => self.refuse(feeder, fault, tally, now),
+            Some(Err(ending)) => Err(ending),
+            None => self.message(feeder, text.as_bytes(), tally, now),
+        }
+    }
+
+    /// Takes an entry of the usual shape for a session that is fed already. `None`, and nothing has happened, when it
+    /// is anything else: what opens a session may displace another one, so it has to be read to its end first.
+    fn usual_entry(
+        &mut self,
+        feeder: &mut Feeder,
+        text: &str,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Option<Result<Result<(), RequestFault>, Ending>> {
+        if feeder.client != ClientType::Rtcstats {
+            return None;
+        }
+        let entry = UsualEntry::of(text)?;
+        let key = feeder.carried.find(entry.id, &self.sessions)?;
+        let session = self.sessions.find_mut(key)?;
+        if session.buffer.capacity() == 0 {
+            session.buffer = self.spare.pop().unwrap_or_default();
+        }
+        let is_first = !session.has_entries();
+        let start = session.buffer.len();
+        if !entry.write_line(&mut session.buffer) {
+            return None;
+        }
+        tally.request_received(text.len());
+        Some(self.gathered(feeder, key, Gathered { start, is_first }, tally, now))
+    }
+
     /// Takes all requests of one message.
     ///
     /// # Errors
@@ -549,6 +599,20 @@ impl Collector {
         if let Err(fault) = protocol::write_line(request, feeder.client, now.wall_ms(), &mut session.buffer) {
             return Ok(Err(fault));
         }
+        self.gathered(feeder, key, Gathered { start, is_first }, tally, now)
+    }
+
+    /// A line was put at the end of a session's buffer.
+    fn gathered(
+        &mut self,
+        feeder: &mut Feeder,
+        key: SlotId,
+        line: Gathered,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<Result<(), RequestFault>, Ending> {
+        let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
+        let Gathered { start, is_first } = line;
         let added = session.buffer.len() - start;
         let size = session.dump.as_ref().map_or(0, |dump| dump.size_bytes) + session.buffer.len() as u64;
         if size > self.settings.session_bytes_max {
@@ -585,7 +649,12 @@ impl Collector {
             self.flush(key, tally, now);
         } else if !session.flush_pending {
             session.flush_pending = true;
-            self.flush_queue.push_back((now.instant + self.settings.flush_interval, key));
+            let due = now.instant + self.settings.flush_interval;
+            let due = match self.flush_queue.back() {
+                Some((last, _)) if *last + FLUSH_GROUP > due => *last,
+                Some(_) | None => due,
+            };
+            self.flush_queue.push_back((due, key));
         }
         Ok(Ok(()))
     }
@@ -891,6 +960,15 @@ fn rest_of_grace(
     let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
     let waited = last_heartbeat.map_or(since(last_write), |beat| since(beat).min(since(last_write)));
     grace.saturating_sub(waited).min((grace * 4).saturating_sub(since(last_write)))
+}
+
+/// The line that was put at the end of a session's buffer last.
+#[derive(Debug, Clone, Copy)]
+struct Gathered {
+    /// Where it starts.
+    start: usize,
+    /// Whether it is the first entry of the session.
+    is_first: bool,
 }
 
 /// Messages that were too big, by session, that are remembered.

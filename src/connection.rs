@@ -374,12 +374,7 @@ impl<S: Transport> Connection<S> {
                     match event {
                         Event::Text(text) => {
                             turn.tally.messages.add_one(MessageKind::Text);
-                            let taken = turn.collector.message(
-                                &mut socket.feeder,
-                                text.as_bytes(),
-                                turn.tally,
-                                turn.now,
-                            );
+                            let taken = turn.collector.text(&mut socket.feeder, &text, turn.tally, turn.now);
                             if let Err(ending) = taken {
                                 break Some(Ended::ByUs(ending));
                             }

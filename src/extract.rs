@@ -199,9 +199,7 @@ impl<'a> Extraction<'a> {
             State::Start | State::Unusable => Ok(()),
             State::Rtcstats(standard) => standard.line(&text, 2 * js::utf16_len(&text) as u64, number),
             State::Backend(_) if number == 1 => Ok(()),
-            State::Backend(backend) => {
-                backend.line(&text, number, self.limits.nesting_max, !self.options.strict)
-            }
+            State::Backend(backend) => backend.line(&text, number, self.limits.nesting_max),
         }
     }
 
@@ -221,15 +219,19 @@ impl<'a> Extraction<'a> {
         self.facts.first_clock_ms = entry.clock.truthy();
         self.facts.server = info.server;
         self.stats_format = StatsFormat::of(&info.user_agent);
+        let is_numbered = !self.options.strict;
         self.state = match info.client_type {
-            ClientType::Rtcstats => {
-                State::Rtcstats(Box::new(Standard::new(self.limits, self.options.now_ms, self.stats_format)))
-            }
+            ClientType::Rtcstats => State::Rtcstats(Box::new(Standard::new(
+                self.limits,
+                self.options.now_ms,
+                self.stats_format,
+                is_numbered,
+            ))),
             ClientType::Jigasi
             | ClientType::Jicofo
             | ClientType::Jibri
             | ClientType::Jvb
-            | ClientType::Unsupported => State::Backend(Box::default()),
+            | ClientType::Unsupported => State::Backend(Box::new(Backend::new(is_numbered))),
         };
         Ok(())
     }
@@ -256,9 +258,7 @@ impl<'a> Extraction<'a> {
             stats_format: self.stats_format.name(),
         };
         let (mut metadata, features, sequence) = match std::mem::replace(&mut self.state, State::Start) {
-            State::Start | State::Unusable => {
-                (Identity::no_metadata(given), DocumentFeatures::None, sequence::Sequence::default())
-            }
+            State::Start | State::Unusable => (Identity::no_metadata(given), DocumentFeatures::None, None),
             State::Backend(backend) => {
                 let or_now = |ms: f64| if js::is_truthy(ms) { ms } else { now_ms };
                 let features = DocumentFeatures::Backend {
@@ -281,7 +281,8 @@ impl<'a> Extraction<'a> {
         };
         let mut missing = Missing::default();
         if !self.options.strict {
-            missing = sequence.missing(continues_from.unwrap_or(0));
+            missing =
+                sequence.map_or_else(Missing::default, |seen| seen.missing(continues_from.unwrap_or(0)));
             if let Some(number) = continues_from {
                 #[expect(clippy::cast_precision_loss, reason = "below 9e15")]
                 metadata.set("continuesFrom", Value::Number(number as f64));

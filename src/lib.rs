@@ -85,6 +85,7 @@
 
 pub mod archive;
 pub mod beneath;
+pub mod blocks;
 pub mod cli;
 pub mod client;
 pub mod collector;
@@ -104,6 +105,7 @@ pub mod numbering;
 pub mod protocol;
 pub mod reactor;
 pub mod reasons;
+pub mod records;
 pub mod records_store;
 pub mod recovery;
 pub mod reload;

@@ -7,6 +7,7 @@
 //! Nothing here blocks, apart from the buffered append that [`crate::dump`] declares.
 
 pub mod desk;
+pub mod pacer;
 pub mod slots;
 pub mod timers;
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::{debug, error, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
@@ -27,6 +29,7 @@ use crate::dump_folder::DumpFolder;
 use crate::logging::value;
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::reactor::desk::Desk;
+use crate::reactor::pacer::{Pacer, TurnLoad};
 use crate::reactor::slots::{SlotId, Slots};
 use crate::reactor::timers::Wheel;
 use crate::reasons::{CloseReason, Refusal};
@@ -213,6 +216,9 @@ pub struct Reactor {
     upgraded: usize,
     /// Connections that may have more to read; each at most once.
     ready: VecDeque<SlotId>,
+    pacer: Pacer,
+    /// Whether a peer waits for the next turn: one was accepted in this one.
+    is_urgent: bool,
     wheel: Wheel,
     expired: Vec<(u64, timers::Tick)>,
     buffer: Vec<u8>,
@@ -225,6 +231,7 @@ pub struct Reactor {
     metrics: Arc<Metrics>,
     tally: Tally,
     free_bytes: u64,
+    /// How long the oldest finished dump had waited when it was last looked at.
     oldest_pending: Duration,
     housekeeping_due: Instant,
     more_due: bool,
@@ -274,6 +281,8 @@ impl Reactor {
             connections: Slots::default(),
             upgraded: 0,
             ready: VecDeque::new(),
+            pacer: Pacer::new(config.reactor.coalesce, now.instant),
+            is_urgent: false,
             wheel: Wheel::new(now.instant),
             expired: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
@@ -341,7 +350,14 @@ impl Reactor {
         let now = clocks().instant;
         let is_busy =
             !self.ready.is_empty() || self.more_due || (self.accept_pending && self.may_accept(now));
-        let timeout = if is_busy { Some(Duration::ZERO) } else { self.next_deadline(now) };
+        let deadline = if is_busy { Some(Duration::ZERO) } else { self.next_deadline(now) };
+        let timeout = match self.pacer.pause() {
+            Some(pause) if !is_busy => {
+                self.let_gather(deadline.map_or(pause, |deadline| deadline.min(pause)));
+                Some(Duration::ZERO)
+            }
+            Some(_) | None => deadline,
+        };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -350,6 +366,16 @@ impl Reactor {
             }
             Err(error) => Err(ReactorError::Poll(error)),
         }
+    }
+
+    /// Lets readiness gather for so long, or until somebody wants to connect.
+    fn let_gather(&self, pause: Duration) {
+        let Ok(pause) = pause.try_into() else { return };
+        let knocks = PollFd::new(&self.listener, PollFlags::IN);
+        // Who already waits for a place would end every pause.
+        let mut watched = if self.accept_pending { Vec::new() } else { vec![knocks] };
+        // An error or a signal only makes it shorter.
+        let _ = rustix::event::poll(&mut watched, Some(&pause));
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Duration> {
@@ -441,6 +467,7 @@ impl Reactor {
     }
 
     fn accepted(&mut self, mut stream: TcpStream, now: Now) {
+        self.is_urgent = true;
         self.tally.connections_accepted += 1;
         // Acknowledgements are small and must not wait for each other. Without it they are late, not lost.
         if let Err(error) = stream.set_nodelay(true) {
@@ -628,6 +655,7 @@ impl Reactor {
             self.limits = connection_limits(&config);
             self.handshakes.per_s = config.limits.handshakes_per_s_max;
             self.collector.reconfigure(collector_settings(&config));
+            self.pacer.reconfigure(config.reactor.coalesce);
             self.config = config;
         }
         self.supervisor.ready();
@@ -718,8 +746,15 @@ impl Reactor {
     fn tally_up(&mut self, now: Now) {
         self.metrics.publish(&mut self.tally, now.instant);
         self.metrics.set(&self.gauges());
-        let took = clocks().instant.saturating_duration_since(now.instant);
+        let ended = clocks().instant;
+        let took = ended.saturating_duration_since(now.instant);
         self.metrics.observe_turn(took);
+        self.pacer.note(TurnLoad {
+            events: self.events.iter().count(),
+            is_urgent: std::mem::take(&mut self.is_urgent),
+            began: now.instant,
+            ended,
+        });
         if took > TURN_SLOW {
             warn!("loop.slow turn_ms={} turn_ms_max={}", took.as_millis(), TURN_SLOW.as_millis());
         }

@@ -89,10 +89,9 @@ impl Ledger {
             }
             Verdict::Gap(missing) => {
                 self.missing += missing;
-                if previous.is_some_and(numbering::is_acknowledgeable) {
-                    self.milestones.push(self.received);
-                } else if self.newest == self.received {
-                    self.milestones.push(self.newest);
+                let ends_run = previous.is_some_and(numbering::is_acknowledgeable);
+                if ends_run || self.newest == self.received {
+                    self.add_milestone(self.received);
                 }
             }
             Verdict::Next => {}
@@ -105,8 +104,15 @@ impl Ledger {
     fn count_towards_milestone(&mut self, number: u64, line: &[u8]) {
         self.since_milestone += 1;
         if self.since_milestone >= ENTRIES_PER_MILESTONE && numbering::is_acknowledgeable(line) {
-            self.milestones.push(number);
+            self.add_milestone(number);
             self.since_milestone = 0;
+        }
+    }
+
+    /// The end of a run before a gap may have been the hundredth entry, too.
+    fn add_milestone(&mut self, number: u64) {
+        if self.milestones.last() != Some(&number) {
+            self.milestones.push(number);
         }
     }
 
@@ -147,7 +153,9 @@ impl Ledger {
         if self.milestones.is_empty() {
             self.milestones = Vec::new();
         }
-        if self.newest == last {
+        // Only the last entry of an append is looked at, so an older one may have been left here. Numbers never go back,
+        // and a newer one has just told the client all that this one could.
+        if self.newest <= last {
             self.newest = 0;
         }
         if with_newest && self.newest != 0 && self.newest <= durable {
@@ -782,6 +790,38 @@ mod tests {
         assert_eq!(session.buffer, b"");
         assert_eq!(acknowledged(session, true), [150, 250, 260]);
         assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 300);
+    }
+
+    #[test]
+    fn an_older_number_is_never_acknowledged_after_a_newer_one() {
+        let mut sessions = Sessions::new(GRACE, 10, 10);
+        let key = sessions.open(connection(1), id("a"), true, info(), start());
+        let session = sessions.find_mut(key).expect("open");
+        take(session, 1);
+        session.settle();
+        for number in 2..=150 {
+            take(session, number);
+        }
+        // The last entry of the append cannot be acknowledged, so the newest number is still the one from before.
+        let at = session.buffer.len();
+        session.buffer.extend_from_slice(b"[\"t\",null,1700000000000,151]\n");
+        session.take_line(at);
+        session.settle();
+        assert_eq!(acknowledged(session, true), [100]);
+        assert_eq!(acknowledged(session, true), [0_u64; 0]);
+    }
+
+    #[test]
+    fn a_milestone_before_a_gap_is_acknowledged_once() {
+        let mut sessions = Sessions::new(GRACE, 10, 10);
+        let key = sessions.open(connection(1), id("a"), true, info(), start());
+        let session = sessions.find_mut(key).expect("open");
+        for number in 1..=100 {
+            take(session, number);
+        }
+        take(session, 200);
+        session.settle();
+        assert_eq!(acknowledged(session, true), [100, 200]);
     }
 
     #[test]

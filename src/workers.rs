@@ -13,6 +13,7 @@ mod derive;
 mod rescan;
 mod run;
 mod source;
+mod verdict;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -116,6 +117,7 @@ struct Shared {
     is_archiving: bool,
     records: RecordsStore,
     is_recording: bool,
+    app_environment: String,
     gzip_level: u32,
     limits: ExtractLimits,
     metrics: Arc<Metrics>,
@@ -289,6 +291,7 @@ impl Shared {
             is_archiving: settings.archive.enabled,
             records: RecordsStore::default(),
             is_recording: settings.records.enabled,
+            app_environment: settings.records.app_environment.clone(),
             gzip_level: settings.archive.gzip_level,
             limits: ExtractLimits::from(&settings.limits),
             in_hand: Mutex::default(),

@@ -17,23 +17,22 @@ use super::value::Value;
 pub(super) struct Backend {
     pub(super) times: SessionTimes,
     pub(super) identity: Identity,
-    pub(super) sequence: Sequence,
+    /// `None` in strict mode: the reference knows no numbers.
+    pub(super) sequence: Option<Sequence>,
     budget: Budget,
 }
 
 impl Backend {
-    /// Takes a line. Sequence numbers are looked for only if `is_numbered`: the reference knows none.
+    pub(super) fn new(is_numbered: bool) -> Self {
+        Self { sequence: is_numbered.then(Sequence::default), ..Self::default() }
+    }
+
+    /// Takes a line.
     ///
     /// # Errors
     ///
     /// What is wrong with the line.
-    pub(super) fn line(
-        &mut self,
-        line: &str,
-        number: u64,
-        nesting_max: usize,
-        is_numbered: bool,
-    ) -> Result<(), LineError> {
+    pub(super) fn line(&mut self, line: &str, number: u64, nesting_max: usize) -> Result<(), LineError> {
         let mut scanner = Scanner::new(line, nesting_max);
         let kind = scanner.kind()?;
         if kind != Kind::Object {
@@ -60,31 +59,36 @@ impl Backend {
         scanner.end()?;
         self.times.see(members.clock);
         let Some(data) = members.data else { return Ok(()) };
-        if is_numbered {
-            self.number(&mut scanner.again(data), nesting_max);
-        }
+        let numbered = match &mut self.sequence {
+            Some(sequence) => {
+                number_in(&mut scanner.again(data), nesting_max).map_or(Ok(()), |n| sequence.see(n))
+            }
+            None => Ok(()),
+        };
         if members.is_identity {
             let data = Value::read(&mut scanner.again(data))?;
             self.identity.merge(&data, number, &mut self.budget)?;
         }
-        Ok(())
+        numbered
     }
+}
 
-    /// Sees the number of the entry in `data`, an array or the JSON of one.
-    fn number(&mut self, data: &mut Scanner<'_>, nesting_max: usize) {
-        let read = |text: &str| Entry::read(text, nesting_max, |_, scanner| Ok(scanner.skip_value()?)).ok();
-        let entry = match data.kind() {
-            Ok(Kind::Array) => data.rest_of_value().and_then(read),
-            Ok(Kind::String) => match data.string() {
-                Ok(text) if text.raw().0.starts_with('[') => read(&text.decoded()),
-                Ok(_) | Err(_) => None,
-            },
-            Ok(_) | Err(_) => None,
-        };
-        if let Some(number) = entry.and_then(|entry| entry.number) {
-            self.sequence.see(number);
+/// The number of the entry in `data`, an array or the JSON of one.
+fn number_in(data: &mut Scanner<'_>, nesting_max: usize) -> Option<u64> {
+    let read = |text: &str| Entry::read(text, nesting_max, |_, scanner| Ok(scanner.skip_value()?)).ok();
+    let entry = match data.kind().ok()? {
+        Kind::Array => read(data.rest_of_value()?)?,
+        Kind::String => {
+            let text = data.string().ok()?;
+            // Most back ends send objects, which carry no number.
+            if !text.raw().0.starts_with('[') {
+                return None;
+            }
+            read(&text.decoded())?
         }
-    }
+        Kind::Object | Kind::Number | Kind::True | Kind::False | Kind::Null => return None,
+    };
+    entry.number
 }
 
 /// The members of a line that count; the last of repeated ones wins.

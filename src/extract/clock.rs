@@ -59,6 +59,16 @@ impl Clock {
     }
 }
 
+impl From<Clock> for Value {
+    fn from(clock: Clock) -> Self {
+        match clock {
+            Clock::Absent => Self::Absent,
+            Clock::Null => Self::Null,
+            Clock::At(ms) => Self::Number(ms),
+        }
+    }
+}
+
 impl Serialize for Clock {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

@@ -5,11 +5,13 @@
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+use super::problems::LineError;
+
 /// A clock in ms is above this (1973), a number never is.
 const CLOCK_MIN: f64 = 1e11;
 /// Ranges of seen numbers that are kept; a session that loses entries in more places than this is not told apart
 /// from one with larger gaps.
-pub(super) const RANGES_MAX: usize = 10_000;
+const RANGES_MAX: usize = 10_000;
 
 /// The number that an entry carries, given its last two elements.
 pub(super) fn number_of(before_last: Option<f64>, last: Option<f64>) -> Option<u64> {
@@ -27,12 +29,16 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// Takes a number; `false` when there are too many gaps to tell it apart, and it was not taken.
-    pub(super) fn see(&mut self, number: u64) -> bool {
+    /// Takes a number.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many gaps to tell it apart; then it was not taken.
+    pub(super) fn see(&mut self, number: u64) -> Result<(), LineError> {
         if let Some((_, last)) = self.seen.last_mut() {
             if number == *last + 1 {
                 *last = number;
-                return true;
+                return Ok(());
             }
             if number > *last {
                 return self.insert(self.seen.len(), number);
@@ -40,13 +46,13 @@ impl Sequence {
         }
         let at = self.seen.partition_point(|(_, last)| *last + 1 < number);
         match self.seen.get_mut(at) {
-            Some((first, last)) if (*first..=*last).contains(&number) => return true,
+            Some((first, last)) if (*first..=*last).contains(&number) => return Ok(()),
             Some((first, _)) if *first == number + 1 => *first = number,
             Some((_, last)) if *last + 1 == number => *last = number,
             Some(_) | None => return self.insert(at, number),
         }
         self.join(at);
-        true
+        Ok(())
     }
 
     /// The numbers above `continues_from` and below the highest that were not seen.
@@ -63,12 +69,12 @@ impl Sequence {
         missing
     }
 
-    fn insert(&mut self, at: usize, number: u64) -> bool {
-        let fits = self.seen.len() < RANGES_MAX;
-        if fits {
-            self.seen.insert(at, (number, number));
+    fn insert(&mut self, at: usize, number: u64) -> Result<(), LineError> {
+        if self.seen.len() >= RANGES_MAX {
+            return Err(LineError::TooMany { what: "gaps in the sequence numbers", count_max: RANGES_MAX });
         }
-        fits
+        self.seen.insert(at, (number, number));
+        Ok(())
     }
 
     /// Joins the range at `at` with the one behind it if they touch now.
@@ -155,7 +161,7 @@ mod tests {
         ];
         for (numbers, continues_from, ranges) in cases {
             let mut sequence = Sequence::default();
-            assert!(numbers.iter().all(|number| sequence.see(*number)));
+            numbers.iter().try_for_each(|number| sequence.see(*number)).unwrap();
             let missing = sequence.missing(continues_from);
             assert_eq!(missing.ranges(), ranges, "{numbers:?} from {continues_from}");
             assert_eq!(missing.total(), ranges.iter().map(|(a, b)| b - a + 1).sum::<u64>());
@@ -165,9 +171,9 @@ mod tests {
     #[test]
     fn the_ranges_are_bounded() {
         let mut sequence = Sequence::default();
-        let taken = (0..20_000).filter(|i| sequence.see(2 * i + 1)).count();
+        let taken = (0..20_000).filter(|i| sequence.see(2 * i + 1).is_ok()).count();
         assert_eq!(taken, RANGES_MAX);
-        assert!(sequence.see(2), "joins two ranges");
-        assert!(sequence.see(1_000_000_000));
+        sequence.see(2).expect("it joins two ranges");
+        sequence.see(1_000_000_000).expect("there is room for one");
     }
 }

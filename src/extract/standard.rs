@@ -44,7 +44,8 @@ pub(super) struct Standard {
     /// Connections whose stats were seen although their format is not known: those have a base.
     unread_bases: Keyed<()>,
     delta: Delta,
-    sequence: Sequence,
+    /// `None` in strict mode: the reference knows no numbers.
+    sequence: Option<Sequence>,
     budget: Budget,
 }
 
@@ -53,13 +54,13 @@ pub(super) struct Standard {
 pub(super) struct Finished {
     pub(super) metadata: Object,
     pub(super) features: Features,
-    pub(super) sequence: Sequence,
+    pub(super) sequence: Option<Sequence>,
     /// An error that only shows at the end, and the line that it came from.
     pub(super) late_error: Option<(u64, LineError)>,
 }
 
 impl Standard {
-    pub(super) fn new(limits: ExtractLimits, now_ms: f64, format: StatsFormat) -> Self {
+    pub(super) fn new(limits: ExtractLimits, now_ms: f64, format: StatsFormat, is_numbered: bool) -> Self {
         Self {
             limits,
             now_ms,
@@ -76,7 +77,7 @@ impl Standard {
             connections: Keyed::default(),
             unread_bases: Keyed::default(),
             delta: Delta::default(),
-            sequence: Sequence::default(),
+            sequence: is_numbered.then(Sequence::default),
             budget: Budget::default(),
         }
     }
@@ -95,10 +96,10 @@ impl Standard {
             let base = place.and_then(|place| connections.at_mut(place)).and_then(|pc| pc.base.as_mut());
             delta.read(scanner, base, limits.reports_max)
         })?;
-        let numbered = entry.number.is_none_or(|number| self.sequence.see(number));
+        let numbered = self.see_number(&entry);
         let handled = self.handle(&entry, size, number);
         let seen = self.see(&entry);
-        handled.and(seen).and(if numbered { Ok(()) } else { Err(too_many_gaps()) })
+        handled.and(seen).and(numbered)
     }
 
     /// The metadata and features.
@@ -210,6 +211,13 @@ impl Standard {
             self.connection(&entry.pc)?.touch(entry.clock);
         }
         Ok(())
+    }
+
+    fn see_number(&mut self, entry: &Entry) -> Result<(), LineError> {
+        match (&mut self.sequence, entry.number) {
+            (Some(sequence), Some(number)) => sequence.see(number),
+            (None, _) | (_, None) => Ok(()),
+        }
     }
 
     fn connection_info(&mut self, data: &Value) -> Result<(), LineError> {
@@ -337,8 +345,4 @@ fn check_create(data: &Value) -> Result<(), LineError> {
 
 fn too_many_connections(count_max: usize) -> LineError {
     LineError::TooMany { what: "peer connections", count_max }
-}
-
-fn too_many_gaps() -> LineError {
-    LineError::TooMany { what: "gaps in the sequence numbers", count_max: super::sequence::RANGES_MAX }
 }

@@ -6,9 +6,9 @@
 
 use std::io::BufRead;
 
-use crate::extract::{self, ArchiveKeys, Document, ExtractError, ExtractLimits, Options};
+use crate::extract::{self, ArchiveKeys, Document, ExtractError, ExtractLimits, Options, Value};
 use crate::metrics::FeatureMetrics;
-use crate::records_store::TableRows;
+use crate::records::{self, RecordsContext, Rows};
 
 /// What has to be known of a dump before it is read.
 #[derive(Debug, Clone, Copy)]
@@ -51,9 +51,13 @@ pub(super) fn locate(document: &mut Document, known: Known<'_>, day: impl std::f
     });
 }
 
-/// The rows of a dump.
-pub(super) fn rows(_document: &Document) -> Vec<TableRows> {
-    Vec::new()
+/// The rows of a dump that [`locate`] was called for.
+///
+/// Their ids are derived from the day, too: an id that is used again on another day is another dump.
+pub(super) fn rows(document: &Document, known: Known<'_>, app_environment: &str) -> Vec<Rows> {
+    let dump_path = document.metadata().get("dumpPath").and_then(Value::as_str).unwrap_or_default();
+    let context = RecordsContext { app_environment, dump_id: dump_path, last_write_ms: known.written_ms };
+    records::rows(document, &context)
 }
 
 /// What the metrics want to know of a client's dump.

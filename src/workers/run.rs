@@ -9,13 +9,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use log::{info, warn};
+use log::warn;
 use rustix::fs::{OFlags, Stat};
 
 use super::Shared;
 use super::attempts::{self, Attempt};
 use super::derive::{self, Known};
 use super::source::{self, Copy, Source, SourceError};
+use super::verdict;
 use crate::archive::day::Day;
 use crate::archive::gzip::{Content, Gzip};
 use crate::archive::{ArchiveError, DayFolder, Place, Search, Temporary};
@@ -85,12 +86,12 @@ impl Bench {
 
 impl Failure {
     /// A failure of `step`, told with all its causes.
-    fn new(step: Step, error: &dyn std::error::Error) -> Self {
+    pub(super) fn new(step: Step, error: &dyn std::error::Error) -> Self {
         Self { step, error: chain(error).to_string() }
     }
 
     /// A failure of `step` in the folder of jobs.
-    fn of_job(step: Step, job: &Job, action: &str) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn of_job(step: Step, job: &Job, action: &str) -> impl FnOnce(io::Error) -> Self {
         let text = format!("finished/{}: cannot {action}", job.name);
         move |error| Self { step, error: format!("{text}: {error}") }
     }
@@ -109,9 +110,13 @@ pub(super) fn run(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<Done,
         }
         None => return Ok(Done::Gone),
     }
-    let Some(attempt) = Attempt::begin(finished, &job.name).map_err(fail("mark the attempt"))? else {
-        return quarantine(shared, job);
-    };
+    let attempt = Attempt::begin(finished, &job.name).map_err(fail("mark the attempt"))?;
+    let verdict = verdict::of(shared, job, attempt.deaths());
+    match verdict.and_then(|verdict| verdict::execute(shared, job, verdict)) {
+        Ok(None) => {}
+        Ok(Some(done)) => return Ok(done),
+        Err(failure) => return Err(give_back(shared, attempt, failure)),
+    }
     shared.pass(job, Point::Marked)?;
     match process(shared, bench, job, &attempt) {
         Ok(Some(stored)) => {
@@ -126,32 +131,27 @@ pub(super) fn run(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<Done,
             attempt.end().map_err(fail("unmark it"))?;
             Ok(Done::Gone)
         }
-        Err(failure) => {
-            if let Err(error) = attempt.end() {
-                warn!("job.unmark dump={} err={}", job.name, value(error));
-            }
-            // The disk may have gone and come back as another: open everything by its name next time.
-            shared.archive.forget_folders();
-            shared.records.forget_tables();
-            Err(failure)
-        }
+        Err(failure) => Err(give_back(shared, attempt, failure)),
     }
+}
+
+/// After a failure: takes the mark back, and has everything opened by its name next time, for the disk may have gone and
+/// come back as another.
+fn give_back(shared: &Shared, attempt: Attempt<'_>, failure: Failure) -> Failure {
+    if let Err(error) = attempt.end() {
+        warn!("job.unmark err={}", value(error));
+    }
+    shared.archive.forget_folders();
+    shared.records.forget_tables();
+    failure
 }
 
 /// What becomes of a job that has just panicked; its mark says how often that was.
 pub(super) fn after_panic(shared: &Shared, job: &Job) -> Result<Done, Failure> {
     let deaths = attempts::count(shared.folder.finished(), &job.name);
     let deaths = deaths.map_err(Failure::of_job(Step::Open, job, "count its attempts"))?;
-    if deaths >= attempts::DEATHS_MAX { quarantine(shared, job) } else { Ok(Done::Panicked) }
-}
-
-/// Moves the dump of a job that has died too often out of the way.
-fn quarantine(shared: &Shared, job: &Job) -> Result<Done, Failure> {
-    let fail = |action| Failure::of_job(Step::Open, job, action);
-    let name = shared.folder.quarantine(&job.name).map_err(fail("move it to quarantine"))?;
-    info!("job.kept dump={} path=quarantine/{name} deaths={}", job.name, attempts::DEATHS_MAX);
-    attempts::forget(shared.folder.finished(), &job.name).map_err(fail("unmark it"))?;
-    Ok(Done::Quarantined)
+    let verdict = verdict::of(shared, job, deaths)?;
+    Ok(verdict::execute(shared, job, verdict)?.unwrap_or(Done::Panicked))
 }
 
 /// Everything between the mark and its removal; `None` when the dump is not there.
@@ -200,7 +200,7 @@ fn process(
         }
     };
     if shared.is_recording {
-        let rows = derive::rows(&document);
+        let rows = derive::rows(&document, dump.known(job), &shared.app_environment);
         shared.records.append(&day, &rows, before).map_err(|error| Failure::new(Step::Records, &error))?;
         shared.pass(job, Point::RowsAppended)?;
     }
@@ -252,15 +252,15 @@ fn archive(
 }
 
 /// What is known of a dump beside its content.
-struct Dump {
-    id: String,
+pub(super) struct Dump {
+    pub(super) id: String,
     client: ClientType,
-    day: Day,
+    pub(super) day: Day,
     written_ms: f64,
 }
 
 impl Dump {
-    fn describe(job: &Job, stat: &Stat, first: Option<FirstLine>) -> Self {
+    pub(super) fn describe(job: &Job, stat: &Stat, first: Option<FirstLine>) -> Self {
         let written = dump_folder::modified(stat).unwrap_or(SystemTime::UNIX_EPOCH);
         let since_1970 = written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let clock = first.as_ref().and_then(|first| first.clock_ms);

@@ -57,6 +57,7 @@ impl Site {
             is_archiving: self.archiving,
             records: RecordsStore::default(),
             is_recording: true,
+            app_environment: String::new(),
             gzip_level: 1,
             limits: ExtractLimits::default(),
             metrics: Arc::clone(&self.metrics),
@@ -94,7 +95,11 @@ impl Site {
 
     /// Puts a dump where the loop puts it.
     fn finish(&self, name: &str, content: &str) -> Job {
-        std::fs::write(self.path("temp").join(name), content).unwrap();
+        let path = self.path("temp").join(name);
+        std::fs::write(&path, content).unwrap();
+        // Rows tell the time of the last write, and are compared.
+        let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_100);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
         job_of(&self.folder.finish(name).unwrap(), content.len() as u64)
     }
 
@@ -220,8 +225,9 @@ fn a_finished_dump_ends_in_the_archive_and_nowhere_else() {
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert_eq!(site.archived(), BTreeMap::from([(format!("{DAY}/s.gz"), content)]));
+    assert_eq!(site.rows().len(), 2, "the meeting and its peer connection");
     assert_eq!(names(&site.path("temp/finished")), [""; 0]);
-    assert_eq!(names(&site.path("archive").join(DAY)), ["s.gz", "s.json"]);
+    assert_eq!(names(&site.path("archive").join(DAY)), ["records", "s.gz", "s.json"]);
     assert!(site.wakes.load(Ordering::Relaxed) >= 2, "the loop was woken");
     assert_eq!(site.metric("rtcstats_files_processed"), 1.0);
     assert_eq!(site.metric("rtcstats_files_errored"), 0.0);
@@ -237,6 +243,7 @@ fn without_an_archive_a_processed_dump_is_removed() {
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert!(site.archived().is_empty());
+    assert_eq!(site.rows().len(), 2);
     assert_eq!(names(&site.path("temp/finished")), [""; 0]);
 }
 
@@ -273,6 +280,10 @@ fn every_dump_of_many_is_stored_once() {
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     let archived: BTreeMap<String, ()> = site.archived().into_values().map(|content| (content, ())).collect();
     assert_eq!(site.archived().len(), 200);
+    let rows = site.rows();
+    assert_eq!(rows.len(), 400);
+    let ids = rows.iter().map(|row| row.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap());
+    assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), 400, "dumps of one name share no ids");
     assert!(archived == expected);
     assert_eq!(names(&site.path("temp/finished")), [""; 0]);
 }
@@ -378,6 +389,26 @@ fn a_dump_that_killed_two_servers_is_not_read_again() {
     assert_eq!(names(&site.path("temp/quarantine")), ["bad", "bad_1"]);
 }
 
+/// The server is killed twice, both times when the dump was just archived: innocent, and not to be stored twice.
+#[test]
+fn a_dump_that_is_archived_does_not_go_to_quarantine() {
+    for (marks, runs) in [("x", true), ("xx", true), ("xxx", true), ("xxxx", false)] {
+        let site = site();
+        let running = site.start();
+        running.rescanned();
+        running.workers.submit(site.finish("s", &dump("s"))).unwrap();
+        assert!(running.is_stored());
+        site.finish("s", &dump("s"));
+        std::fs::write(site.path("temp/finished/s.attempt"), marks).unwrap();
+        running.workers.rescan();
+        assert_eq!(running.is_stored(), runs, "{marks}");
+        assert_eq!(running.shutdown(), NOTHING_LEFT);
+        assert_eq!(site.archived().len(), 1, "{marks}");
+        assert_eq!(names(&site.path("temp/finished")), [""; 0], "{marks}");
+        assert_eq!(names(&site.path("temp/quarantine")), [""; 0], "{marks}");
+    }
+}
+
 #[test]
 fn an_archive_that_cannot_be_written_is_tried_again() {
     let site = site();
@@ -403,6 +434,26 @@ fn an_archive_that_cannot_be_written_is_tried_again() {
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert_eq!(site.archived().len(), 1);
     assert_eq!(names(&site.path("temp/quarantine")), [""; 0]);
+}
+
+#[test]
+fn records_that_cannot_be_written_are_tried_again_without_a_second_archive() {
+    let site = site();
+    let running = site.start();
+    running.rescanned();
+    let records = site.path("archive").join(DAY).join("records");
+    std::fs::create_dir_all(records.parent().unwrap()).unwrap();
+    std::fs::write(&records, "a file in place of the folder").unwrap();
+    running.workers.submit(site.finish("s", &dump("s"))).unwrap();
+    let outcome = running.outcome();
+    let JobOutcome::Failed { job, step, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(step, Step::Records);
+    std::fs::remove_file(&records).unwrap();
+    running.workers.submit(job).unwrap();
+    assert!(running.is_stored());
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(site.archived().len(), 1);
+    assert!(!site.rows().is_empty());
 }
 
 #[test]

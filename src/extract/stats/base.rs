@@ -90,7 +90,7 @@ impl Base {
         let mut is_same_set = true;
         let mut is_same_interest = true;
         let mut kept = 0_usize;
-        for mention in &delta.mentions {
+        for mention in &mut delta.mentions {
             if let Target::Known(place) = mention.target
                 && let Some(report) = self.reports.get_mut(place as usize)
             {
@@ -102,7 +102,11 @@ impl Base {
                             merge(report, mention, &mut delta.fields, self.line, budget),
                         );
                     }
-                    Shape::Falsy => report.mentioned = 0,
+                    Shape::Falsy => {
+                        // It goes, and comes back as it is, behind the others.
+                        report.mentioned = 0;
+                        mention.target = Target::New(report.key().into());
+                    }
                     Shape::Null => {
                         report.mentioned = 0;
                         keep_first(&mut outcome, Err(null_report()));
@@ -192,17 +196,12 @@ impl Base {
         let mut has_indices = false;
         for (at, mention) in delta.mentions.iter_mut().enumerate() {
             let key = match (&mut mention.target, mention.shape) {
-                (Target::Void, _) | (Target::Known(_), Shape::Object | Shape::Opaque | Shape::Null) => {
-                    continue;
-                }
+                (Target::Void | Target::Known(_), _) => continue,
                 (Target::New(_), Shape::Null) if !is_first => {
                     keep_first(&mut outcome, Err(null_report()));
                     continue;
                 }
                 (Target::New(key), _) => std::mem::take(key),
-                // It was removed for being falsy, and is taken again as it is. Only its presence could matter,
-                // and a falsy value counts as not there; so it need not come back.
-                (Target::Known(_), Shape::Falsy) => continue,
             };
             has_indices |= js::array_index(&key).is_some();
             let mut report = Report::new(key, mention.shape, self.line);

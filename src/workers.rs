@@ -5,19 +5,22 @@
 //! job panics or when the process ends. Submitting never blocks. A job in hand is never begun twice: submitted again
 //! while it is in work, it is run once more afterwards (a new dump may have got the name of the one just removed).
 //!
-//! The steps of a job are in `run`, the marks of its attempts in `attempts`.
+//! A job has two halves. The first (`prepare`) reads the dump and can die of it; the second (`commit`) stores what
+//! came of it, and is done for several jobs at once, because waiting for the disk costs the same for one and for many. A
+//! worker commits when its batch is full, or when nothing waits. The marks of attempts are in `attempts`.
 //! Rules: our contract, sections 3 and 6.
 
 mod attempts;
+mod commit;
 mod derive;
+mod prepare;
 mod rescan;
-mod run;
 mod source;
-mod verdict;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,11 +35,11 @@ use crate::archive::Archive;
 use crate::config::{ArchiveConfig, LimitsConfig, RecordsConfig, WorkersConfig};
 use crate::dump_folder::DumpFolder;
 use crate::extract::ExtractLimits;
-use crate::jobs::{Job, JobOutcome, Wake};
-use crate::logging::value;
+use crate::jobs::{Job, JobOutcome, Step, Wake};
+use crate::logging::{chain, value};
 use crate::metrics::{JobReport, Metrics};
 use crate::records_store::RecordsStore;
-use run::{Bench, Done, Failure, Point, Stored};
+use prepare::{Bench, Learnt, Preparation, Prepared};
 
 /// Reports that wait for the loop. When they are full the workers wait: the loop is then far behind anyway.
 const REPORTS_MAX: usize = 256;
@@ -44,6 +47,15 @@ const REPORTS_MAX: usize = 256;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait before a failed job is run again.
 const RETRY_LAST: Duration = Duration::from_secs(300);
+
+/// Jobs that one worker commits together at most.
+const BATCH_JOBS_MAX: usize = 16;
+/// Bytes of documents and rows that a worker holds until it commits.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A dump of this size takes a tenth of a second or more: what was prepared before is committed first.
+const BIG_DUMP_BYTES: u64 = 8 * 1024 * 1024;
+/// Descriptors that all workers together hold for what they have not committed: two per job.
+const BATCH_DESCRIPTORS_MAX: usize = 256;
 
 /// What the workers need to know.
 #[derive(Debug, Clone)]
@@ -158,6 +170,9 @@ impl Workers {
                 bench: Bench::new(shared.gzip_level),
                 shared: Arc::clone(&shared),
                 tasks: queue.clone(),
+                batch: Vec::new(),
+                again: Vec::new(),
+                batch_jobs_max: (BATCH_DESCRIPTORS_MAX / 2 / shared.threads).clamp(1, BATCH_JOBS_MAX),
                 reports: report.clone(),
                 wake: Arc::clone(&wake),
                 _alive: alive_token.clone(),
@@ -311,7 +326,11 @@ impl Shared {
 
     /// A job begins.
     fn begin(&self, name: &str) {
-        self.lock_in_hand().insert(name.to_owned(), InHand::Running);
+        let mut in_hand = self.lock_in_hand();
+        let state = in_hand.entry(name.to_owned()).or_insert(InHand::Running);
+        if matches!(state, InHand::Queued) {
+            *state = InHand::Running;
+        }
         self.in_work.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -351,6 +370,12 @@ struct Worker {
     bench: Bench,
     shared: Arc<Shared>,
     tasks: Receiver<Task>,
+    /// What is to be committed together, and how long its first half took.
+    batch: Vec<(Prepared, Duration)>,
+    /// At most [`BATCH_JOBS_MAX`].
+    batch_jobs_max: usize,
+    /// Jobs that were submitted again while they were in work; to be begun next.
+    again: Vec<Job>,
     reports: Sender<Report>,
     wake: Wake,
     /// Gone with the thread.
@@ -359,71 +384,134 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        while let Ok(task) = self.tasks.recv() {
+        while let Some(task) = self.next_task() {
             if self.shared.is_stopping() {
-                return;
+                break;
             }
             if self.shared.is_rescan_wanted.swap(false, Ordering::AcqRel) {
                 rescan::run(&self.shared, |report| self.report(report));
             }
             match task {
-                Task::Process(job) => self.work_on(job),
+                Task::Process(job) => self.take(job),
                 Task::Rescan => {}
             }
         }
+        self.commit();
     }
 
-    fn work_on(&mut self, mut job: Job) {
-        loop {
-            let name = job.name.clone();
-            self.shared.begin(&name);
-            let outcome = self.attempt(job);
-            let is_dump_gone = match &outcome {
-                JobOutcome::Stored { .. } | JobOutcome::Quarantined { .. } | JobOutcome::Gone { .. } => true,
-                JobOutcome::Failed { .. } | JobOutcome::Panicked { .. } => false,
-            };
-            let again = self.shared.end(&name, is_dump_gone);
-            self.report(Report::Job(outcome));
-            match again {
-                Some(again) => job = again,
-                None => return,
-            }
+    /// Waits for a task, but not with something to commit in hand.
+    fn next_task(&mut self) -> Option<Task> {
+        if let Some(job) = self.again.pop() {
+            return Some(Task::Process(job));
+        }
+        if let Ok(task) = self.tasks.try_recv() {
+            return Some(task);
+        }
+        self.commit();
+        if let Some(job) = self.again.pop() {
+            return Some(Task::Process(job));
+        }
+        self.tasks.recv().ok()
+    }
+
+    /// Does the first half of `job`, and the second of all that are in hand when these are enough.
+    fn take(&mut self, job: Job) {
+        let is_big = job.size_bytes >= BIG_DUMP_BYTES;
+        if is_big {
+            self.commit();
+        }
+        self.shared.begin(&job.name);
+        self.prepare(job);
+        let held_bytes: usize = self.batch.iter().map(|(prepared, _)| prepared.held_bytes()).sum();
+        if is_big || self.batch.len() >= self.batch_jobs_max || held_bytes >= BATCH_BYTES_MAX {
+            self.commit();
         }
     }
 
-    fn attempt(&mut self, job: Job) -> JobOutcome {
+    fn prepare(&mut self, job: Job) {
         let Self { bench, shared, .. } = self;
         let begun = now();
-        let result = catch_unwind(AssertUnwindSafe(|| run::run(shared, bench, &job))).unwrap_or_else(|_| {
-            // Whatever state the job left these in.
-            self.bench = Bench::new(self.shared.gzip_level);
-            run::after_panic(&self.shared, &job)
-        });
+        let result = catch_unwind(AssertUnwindSafe(|| prepare::prepare(shared, bench, &job)));
         match result {
-            Ok(Done::Stored(Stored { client, size_bytes, is_errored, features })) => {
-                let ended = now();
-                let processing = ended.duration_since(begun);
-                let report = JobReport {
-                    client_type: client,
-                    dump_bytes: size_bytes,
-                    processing,
-                    errored: is_errored,
-                    features,
-                };
-                self.shared.metrics.job_done(&report, ended);
-                JobOutcome::Stored { job, errored: is_errored }
-            }
-            Ok(Done::Quarantined) => {
-                self.shared.metrics.quarantined();
-                JobOutcome::Quarantined { job }
-            }
-            Ok(Done::Gone) => JobOutcome::Gone { job },
-            Ok(Done::Panicked) => JobOutcome::Panicked { job },
-            Err(failure) => {
-                self.shared.metrics.storage_error();
-                failed(job, failure)
+            Ok(Ok(Preparation::Ready(prepared))) => self.batch.push((*prepared, now().duration_since(begun))),
+            Ok(Ok(Preparation::Quarantined)) => self.quarantined(job),
+            Ok(Ok(Preparation::Gone)) => self.end(JobOutcome::Gone { job }),
+            Ok(Err(failure)) => self.failed(job, failure),
+            Err(_) => {
+                self.bench.renew(self.shared.gzip_level);
+                match prepare::after_panic(&self.shared, &job) {
+                    Ok(true) => self.quarantined(job),
+                    Ok(false) => self.end(JobOutcome::Panicked { job }),
+                    Err(failure) => self.failed(job, failure),
+                }
             }
         }
+    }
+
+    /// Does the second half of every job in hand.
+    fn commit(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let begun = now();
+        let (batch, preparing): (Vec<_>, Vec<_>) = std::mem::take(&mut self.batch).into_iter().unzip();
+        let jobs: Vec<Job> = batch.iter().map(|prepared| prepared.job.clone()).collect();
+        let Self { bench, shared, .. } = self;
+        let Ok(entries) = catch_unwind(AssertUnwindSafe(|| commit::commit(shared, bench, batch))) else {
+            // Not the fault of a dump: nobody looks into them here. So they are tried again, and more and more seldom.
+            self.bench.renew(self.shared.gzip_level);
+            for job in jobs {
+                let error = format!("finished/{}: storing it panicked", job.name);
+                self.failed(job, Failure { step: Step::Archive, error });
+            }
+            return;
+        };
+        let share = now().duration_since(begun) / u32::try_from(entries.len()).unwrap_or(1).max(1);
+        for (entry, preparing) in entries.into_iter().zip(preparing) {
+            let Prepared { job, learnt, .. } = entry.prepared;
+            match entry.failure {
+                None => self.stored(job, learnt, preparing + share),
+                Some(failure) => self.failed(job, failure),
+            }
+        }
+    }
+
+    fn stored(&mut self, job: Job, learnt: Learnt, processing: Duration) {
+        let Learnt { client, size_bytes, is_errored, features } = learnt;
+        let report = JobReport {
+            client_type: client,
+            dump_bytes: size_bytes,
+            processing,
+            errored: is_errored,
+            features,
+        };
+        self.shared.metrics.job_done(&report, now());
+        self.end(JobOutcome::Stored { job, errored: is_errored });
+    }
+
+    fn quarantined(&mut self, job: Job) {
+        self.shared.metrics.quarantined();
+        self.end(JobOutcome::Quarantined { job });
+    }
+
+    fn failed(&mut self, job: Job, failure: Failure) {
+        self.shared.metrics.storage_error();
+        let Failure { step, error } = failure;
+        let retry_after = retry_after(job.retries);
+        let job = Job { retries: job.retries.saturating_add(1), ..job };
+        self.end(JobOutcome::Failed { job, step, error, retry_after });
+    }
+
+    /// A job ended. If it was submitted again meanwhile it is begun once more.
+    fn end(&mut self, outcome: JobOutcome) {
+        let (job, is_dump_gone) = match &outcome {
+            JobOutcome::Stored { job, .. } | JobOutcome::Quarantined { job } | JobOutcome::Gone { job } => {
+                (job, true)
+            }
+            JobOutcome::Failed { job, .. } | JobOutcome::Panicked { job } => (job, false),
+        };
+        self.again.extend(self.shared.end(&job.name, is_dump_gone));
+        self.report(Report::Job(outcome));
     }
 
     fn report(&self, report: Report) {
@@ -433,16 +521,48 @@ impl Worker {
     }
 }
 
+/// Why a job has to be run again.
+#[derive(Debug)]
+struct Failure {
+    step: Step,
+    error: String,
+}
+
+impl Failure {
+    /// A failure of `step`, told with all its causes.
+    fn new(step: Step, error: &dyn Error) -> Self {
+        Self { step, error: chain(error).to_string() }
+    }
+
+    /// A failure of `step` in the folder of jobs.
+    fn of_job(step: Step, job: &Job, action: &str) -> impl FnOnce(io::Error) -> Self {
+        let text = format!("finished/{}: cannot {action}", job.name);
+        move |error| Self { step, error: format!("{text}: {error}") }
+    }
+}
+
+/// A place in a job at which it can be interrupted. Only tests do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Point {
+    /// The attempt is marked.
+    Marked,
+    /// The dump was read and copied.
+    Extracted,
+    /// The mark is gone.
+    Unmarked,
+    /// The document is published.
+    DocumentPublished,
+    /// The copy is published.
+    Committed,
+    /// The rows are appended.
+    RowsAppended,
+    /// The dump is removed.
+    Removed,
+}
+
 #[expect(clippy::disallowed_methods, reason = "an edge: how long a job takes concerns nobody's logic")]
 fn now() -> Instant {
     Instant::now()
-}
-
-fn failed(job: Job, failure: Failure) -> JobOutcome {
-    let Failure { step, error } = failure;
-    let retry_after = retry_after(job.retries);
-    let job = Job { retries: job.retries.saturating_add(1), ..job };
-    JobOutcome::Failed { job, step, error, retry_after }
 }
 
 /// 1 s, 2 s, 4 s, ... 5 min.

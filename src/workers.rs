@@ -16,17 +16,17 @@ mod derive;
 mod prepare;
 mod rescan;
 mod source;
+mod worker;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::warn;
@@ -37,25 +37,12 @@ use crate::dump_folder::DumpFolder;
 use crate::extract::ExtractLimits;
 use crate::jobs::{Job, JobOutcome, Step, Wake};
 use crate::logging::{chain, value};
-use crate::metrics::{JobReport, Metrics};
+use crate::metrics::Metrics;
 use crate::records_store::RecordsStore;
-use prepare::{Bench, Learnt, Preparation, Prepared};
+use worker::Worker;
 
 /// Reports that wait for the loop. When they are full the workers wait: the loop is then far behind anyway.
 const REPORTS_MAX: usize = 256;
-/// Wait before a failed job is run again for the first time; it doubles from there.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Longest wait before a failed job is run again.
-const RETRY_LAST: Duration = Duration::from_secs(300);
-
-/// Jobs that one worker commits together at most.
-const BATCH_JOBS_MAX: usize = 16;
-/// Bytes of documents and rows that a worker holds until it commits.
-const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A dump of this size takes a tenth of a second or more: what was prepared before is committed first.
-const BIG_DUMP_BYTES: u64 = 8 * 1024 * 1024;
-/// Descriptors that all workers together hold for what they have not committed: two per job.
-const BATCH_DESCRIPTORS_MAX: usize = 256;
 
 /// What the workers need to know.
 #[derive(Debug, Clone)]
@@ -84,6 +71,15 @@ pub enum Report {
         /// How many were found.
         jobs: u64,
     },
+}
+
+/// The ends of the channels that a thread holds.
+struct Ends {
+    tasks: Receiver<Task>,
+    reports: Sender<Report>,
+    wake: Wake,
+    /// Gone with the thread.
+    _alive: Sender<Infallible>,
 }
 
 /// What was not done when the workers were stopped. The files are still there.
@@ -166,17 +162,13 @@ impl Workers {
         let (alive_token, alive) = bounded(0);
         let shared = Arc::new(shared);
         for number in 0..shared.threads {
-            let worker = Worker {
-                bench: Bench::new(shared.gzip_level),
-                shared: Arc::clone(&shared),
+            let ends = Ends {
                 tasks: queue.clone(),
-                batch: Vec::new(),
-                again: Vec::new(),
-                batch_jobs_max: (BATCH_DESCRIPTORS_MAX / 2 / shared.threads).clamp(1, BATCH_JOBS_MAX),
                 reports: report.clone(),
                 wake: Arc::clone(&wake),
                 _alive: alive_token.clone(),
             };
+            let worker = Worker::new(Arc::clone(&shared), ends);
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
         }
         let workers = Self { tasks: Some(tasks), queue, reports, alive, shared };
@@ -365,162 +357,6 @@ impl Shared {
     }
 }
 
-/// One thread.
-struct Worker {
-    bench: Bench,
-    shared: Arc<Shared>,
-    tasks: Receiver<Task>,
-    /// What is to be committed together, and how long its first half took.
-    batch: Vec<(Prepared, Duration)>,
-    /// At most [`BATCH_JOBS_MAX`].
-    batch_jobs_max: usize,
-    /// Jobs that were submitted again while they were in work; to be begun next.
-    again: Vec<Job>,
-    reports: Sender<Report>,
-    wake: Wake,
-    /// Gone with the thread.
-    _alive: Sender<Infallible>,
-}
-
-impl Worker {
-    fn run(mut self) {
-        while let Some(task) = self.next_task() {
-            if self.shared.is_stopping() {
-                break;
-            }
-            if self.shared.is_rescan_wanted.swap(false, Ordering::AcqRel) {
-                rescan::run(&self.shared, |report| self.report(report));
-            }
-            match task {
-                Task::Process(job) => self.take(job),
-                Task::Rescan => {}
-            }
-        }
-        self.commit();
-    }
-
-    /// Waits for a task, but not with something to commit in hand.
-    fn next_task(&mut self) -> Option<Task> {
-        if let Some(job) = self.again.pop() {
-            return Some(Task::Process(job));
-        }
-        if let Ok(task) = self.tasks.try_recv() {
-            return Some(task);
-        }
-        self.commit();
-        if let Some(job) = self.again.pop() {
-            return Some(Task::Process(job));
-        }
-        self.tasks.recv().ok()
-    }
-
-    /// Does the first half of `job`, and the second of all that are in hand when these are enough.
-    fn take(&mut self, job: Job) {
-        let is_big = job.size_bytes >= BIG_DUMP_BYTES;
-        if is_big {
-            self.commit();
-        }
-        self.shared.begin(&job.name);
-        self.prepare(job);
-        let held_bytes: usize = self.batch.iter().map(|(prepared, _)| prepared.held_bytes()).sum();
-        if is_big || self.batch.len() >= self.batch_jobs_max || held_bytes >= BATCH_BYTES_MAX {
-            self.commit();
-        }
-    }
-
-    fn prepare(&mut self, job: Job) {
-        let Self { bench, shared, .. } = self;
-        let begun = now();
-        let result = catch_unwind(AssertUnwindSafe(|| prepare::prepare(shared, bench, &job)));
-        match result {
-            Ok(Ok(Preparation::Ready(prepared))) => self.batch.push((*prepared, now().duration_since(begun))),
-            Ok(Ok(Preparation::Quarantined)) => self.quarantined(job),
-            Ok(Ok(Preparation::Gone)) => self.end(JobOutcome::Gone { job }),
-            Ok(Err(failure)) => self.failed(job, failure),
-            Err(_) => {
-                self.bench.renew(self.shared.gzip_level);
-                match prepare::after_panic(&self.shared, &job) {
-                    Ok(true) => self.quarantined(job),
-                    Ok(false) => self.end(JobOutcome::Panicked { job }),
-                    Err(failure) => self.failed(job, failure),
-                }
-            }
-        }
-    }
-
-    /// Does the second half of every job in hand.
-    fn commit(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        let begun = now();
-        let (batch, preparing): (Vec<_>, Vec<_>) = std::mem::take(&mut self.batch).into_iter().unzip();
-        let jobs: Vec<Job> = batch.iter().map(|prepared| prepared.job.clone()).collect();
-        let Self { bench, shared, .. } = self;
-        let Ok(entries) = catch_unwind(AssertUnwindSafe(|| commit::commit(shared, bench, batch))) else {
-            // Not the fault of a dump: nobody looks into them here. So they are tried again, and more and more seldom.
-            self.bench.renew(self.shared.gzip_level);
-            for job in jobs {
-                let error = format!("finished/{}: storing it panicked", job.name);
-                self.failed(job, Failure { step: Step::Archive, error });
-            }
-            return;
-        };
-        let share = now().duration_since(begun) / u32::try_from(entries.len()).unwrap_or(1).max(1);
-        for (entry, preparing) in entries.into_iter().zip(preparing) {
-            let Prepared { job, learnt, .. } = entry.prepared;
-            match entry.failure {
-                None => self.stored(job, learnt, preparing + share),
-                Some(failure) => self.failed(job, failure),
-            }
-        }
-    }
-
-    fn stored(&mut self, job: Job, learnt: Learnt, processing: Duration) {
-        let Learnt { client, size_bytes, is_errored, features } = learnt;
-        let report = JobReport {
-            client_type: client,
-            dump_bytes: size_bytes,
-            processing,
-            errored: is_errored,
-            features,
-        };
-        self.shared.metrics.job_done(&report, now());
-        self.end(JobOutcome::Stored { job, errored: is_errored });
-    }
-
-    fn quarantined(&mut self, job: Job) {
-        self.shared.metrics.quarantined();
-        self.end(JobOutcome::Quarantined { job });
-    }
-
-    fn failed(&mut self, job: Job, failure: Failure) {
-        self.shared.metrics.storage_error();
-        let Failure { step, error } = failure;
-        let retry_after = retry_after(job.retries);
-        let job = Job { retries: job.retries.saturating_add(1), ..job };
-        self.end(JobOutcome::Failed { job, step, error, retry_after });
-    }
-
-    /// A job ended. If it was submitted again meanwhile it is begun once more.
-    fn end(&mut self, outcome: JobOutcome) {
-        let (job, is_dump_gone) = match &outcome {
-            JobOutcome::Stored { job, .. } | JobOutcome::Quarantined { job } | JobOutcome::Gone { job } => {
-                (job, true)
-            }
-            JobOutcome::Failed { job, .. } | JobOutcome::Panicked { job } => (job, false),
-        };
-        self.again.extend(self.shared.end(&job.name, is_dump_gone));
-        self.report(Report::Job(outcome));
-    }
-
-    fn report(&self, report: Report) {
-        // Nobody listens any more only when the server ends; the files tell the next one.
-        let _ = self.reports.send(report);
-        (self.wake)();
-    }
-}
-
 /// Why a job has to be run again.
 #[derive(Debug)]
 struct Failure {
@@ -558,17 +394,6 @@ enum Point {
     RowsAppended,
     /// The dump is removed.
     Removed,
-}
-
-#[expect(clippy::disallowed_methods, reason = "an edge: how long a job takes concerns nobody's logic")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// 1 s, 2 s, 4 s, ... 5 min.
-fn retry_after(retries: u32) -> Duration {
-    let factor = 1u32.checked_shl(retries).unwrap_or(u32::MAX);
-    RETRY_FIRST.saturating_mul(factor).min(RETRY_LAST)
 }
 
 #[cfg(test)]

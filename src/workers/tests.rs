@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use super::worker::BATCH_JOBS_MAX;
 use super::*;
 use crate::jobs::{Origin, Step};
 
@@ -143,6 +144,11 @@ impl Site {
         rows.sort();
         rows
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "threads run, so their tests have deadlines")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn names(folder: &Path) -> Vec<String> {

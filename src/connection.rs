@@ -34,6 +34,8 @@ const DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// A read of at least so many bytes counts as a sign of life even when it completes no frame, so that a large message
 /// may take its time on a slow link while a peer that drips single bytes may not.
 const PROGRESS_BYTES_MIN: usize = 512;
+/// Bytes that have left and are still held, at most.
+const SENT_BYTES_MAX: usize = 64 * 1024;
 /// The client closes with this code when it has left the conference for good.
 const CODE_LEFT: u16 = 3001;
 
@@ -154,6 +156,15 @@ impl Outgoing {
 
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// So many bytes have left. What has left is let go of now and then, for a peer that always leaves a little.
+    fn advance(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent >= SENT_BYTES_MAX {
+            self.bytes.drain(..self.sent.min(self.bytes.len()));
+            self.sent = 0;
+        }
     }
 }
 
@@ -374,12 +385,7 @@ impl<S: Transport> Connection<S> {
                     match event {
                         Event::Text(text) => {
                             turn.tally.messages.add_one(MessageKind::Text);
-                            let taken = turn.collector.message(
-                                &mut socket.feeder,
-                                text.as_bytes(),
-                                turn.tally,
-                                turn.now,
-                            );
+                            let taken = turn.collector.text(&mut socket.feeder, &text, turn.tally, turn.now);
                             if let Err(ending) = taken {
                                 break Some(Ended::ByUs(ending));
                             }
@@ -443,8 +449,8 @@ impl<S: Transport> Connection<S> {
     pub fn close(&mut self, ending: &Ending, turn: &mut Turn<'_>) {
         let Phase::Open(socket) = &mut self.phase else { return };
         let mut reason = ending.reason;
-        if reason == CloseReason::MessageTooBig {
-            reason = turn.collector.message_too_big(&mut socket.feeder, turn.tally, turn.now);
+        if matches!(reason, CloseReason::MessageTooBig | CloseReason::BadRequests) {
+            reason = turn.collector.refused_for(reason, &mut socket.feeder, turn.tally, turn.now);
         }
         self.leave(Farewell::MayReturn, turn);
         if let Some(code) = reason.code() {
@@ -515,7 +521,7 @@ impl<S: Transport> Connection<S> {
                 continue;
             }
             match self.stream.write(rest) {
-                Ok(count) => self.outgoing.sent += count,
+                Ok(count) => self.outgoing.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.transport_failed(turn, &error),

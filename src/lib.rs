@@ -85,6 +85,7 @@
 
 pub mod archive;
 pub mod beneath;
+pub mod blocks;
 pub mod cli;
 pub mod client;
 pub mod collector;

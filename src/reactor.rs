@@ -7,6 +7,7 @@
 //! Nothing here blocks, apart from the buffered append that [`crate::dump`] declares.
 
 pub mod desk;
+pub mod pacer;
 pub mod slots;
 pub mod timers;
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::{debug, error, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
@@ -27,8 +29,9 @@ use crate::dump_folder::DumpFolder;
 use crate::logging::value;
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::reactor::desk::Desk;
+use crate::reactor::pacer::{Pacer, TurnLoad};
 use crate::reactor::slots::{SlotId, Slots};
-use crate::reactor::timers::Wheel;
+use crate::reactor::timers::{TICK, Wheel};
 use crate::reasons::{CloseReason, Refusal};
 use crate::signals::{Signal, Signals};
 use crate::systemd::Supervisor;
@@ -51,7 +54,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// A turn that takes longer is worth a warning.
 const TURN_SLOW: Duration = Duration::from_millis(100);
-/// Bytes read from each connection when the server stops, for clients that cannot send again.
+/// How long peers may take to close when the server stops; a little more than a connection's own limit.
+const FAREWELL_TIME: Duration = Duration::from_millis(2500);
+/// Reads from each connection when the server stops, for what has arrived from clients that cannot send it again.
 const LAST_READS: usize = 16;
 
 /// Why the loop cannot go on. systemd restarts the process, and what is on disk is taken up again.
@@ -121,8 +126,13 @@ impl Transport for TcpStream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Running,
-    /// Stopping: nothing is accepted, workers may go on until then.
-    Draining(Instant),
+    /// Stopping: nobody is let in.
+    Draining {
+        /// Until then peers may read our last bytes and close.
+        farewell: Instant,
+        /// Until then workers may go on.
+        deadline: Instant,
+    },
     /// Over; jobs that run may go on until then.
     Stopped(Instant),
 }
@@ -145,9 +155,12 @@ impl HandshakeBudget {
             reason = "capped by a u32 just below"
         )]
         let earned = earned.min(f64::from(self.per_s)) as u32;
-        if earned > 0 {
+        if earned == self.per_s {
+            (self.left, self.refilled) = (self.per_s, now);
+        } else if earned > 0 {
             self.left = self.left.saturating_add(earned).min(self.per_s);
-            self.refilled = now;
+            // What was earned in part is not lost.
+            self.refilled += Duration::from_secs_f64(f64::from(earned) / f64::from(self.per_s));
         }
     }
 }
@@ -168,6 +181,8 @@ pub struct Parts {
     pub poll: Poll,
     /// The listening socket.
     pub listener: std::net::TcpListener,
+    /// Whether somebody else keeps it open, so that connections wait there for the next server.
+    pub is_listener_passed: bool,
     /// Signals of the process.
     pub signals: Signals,
     /// The service manager.
@@ -195,6 +210,7 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     listener: TcpListener,
+    is_listener_passed: bool,
     /// Set when the listener has, or may have, connections to accept.
     accept_pending: bool,
     /// No accept before this time: no descriptors were left.
@@ -213,6 +229,9 @@ pub struct Reactor {
     upgraded: usize,
     /// Connections that may have more to read; each at most once.
     ready: VecDeque<SlotId>,
+    pacer: Pacer,
+    /// Whether a peer waits for the next turn: one was accepted in this one.
+    is_urgent: bool,
     wheel: Wheel,
     expired: Vec<(u64, timers::Tick)>,
     buffer: Vec<u8>,
@@ -225,6 +244,7 @@ pub struct Reactor {
     metrics: Arc<Metrics>,
     tally: Tally,
     free_bytes: u64,
+    /// How long the oldest finished dump had waited when it was last looked at.
     oldest_pending: Duration,
     housekeeping_due: Instant,
     more_due: bool,
@@ -245,6 +265,7 @@ impl Reactor {
             open_files_max,
             poll,
             listener,
+            is_listener_passed,
             mut signals,
             supervisor,
             folder,
@@ -262,6 +283,7 @@ impl Reactor {
             poll,
             events: Events::with_capacity(EVENTS_PER_POLL),
             listener,
+            is_listener_passed,
             accept_pending: true,
             accept_paused_until: None,
             signals,
@@ -274,6 +296,8 @@ impl Reactor {
             connections: Slots::default(),
             upgraded: 0,
             ready: VecDeque::new(),
+            pacer: Pacer::new(config.reactor.coalesce, now.instant),
+            is_urgent: false,
             wheel: Wheel::new(now.instant),
             expired: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
@@ -312,7 +336,7 @@ impl Reactor {
         self.tally_up(now);
         let deadline = match self.flow {
             Flow::Stopped(deadline) => deadline,
-            Flow::Running | Flow::Draining(_) => now.instant,
+            Flow::Running | Flow::Draining { .. } => now.instant,
         };
         let Leftover { queued, in_work } = self.desk.shut_down(deadline);
         info!("server.stopped jobs_queued={queued} jobs_interrupted={in_work}");
@@ -341,7 +365,14 @@ impl Reactor {
         let now = clocks().instant;
         let is_busy =
             !self.ready.is_empty() || self.more_due || (self.accept_pending && self.may_accept(now));
-        let timeout = if is_busy { Some(Duration::ZERO) } else { self.next_deadline(now) };
+        let deadline = if is_busy { Some(Duration::ZERO) } else { self.next_deadline(now) };
+        let timeout = match self.pacer.pause() {
+            Some(pause) if !is_busy => {
+                self.let_gather(deadline.map_or(pause, |deadline| deadline.min(pause)));
+                Some(Duration::ZERO)
+            }
+            Some(_) | None => deadline,
+        };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -350,6 +381,16 @@ impl Reactor {
             }
             Err(error) => Err(ReactorError::Poll(error)),
         }
+    }
+
+    /// Lets readiness gather for so long, or until somebody wants to connect.
+    fn let_gather(&self, pause: Duration) {
+        let Ok(pause) = pause.try_into() else { return };
+        let knocks = PollFd::new(&self.listener, PollFlags::IN);
+        // Who already waits for a place would end every pause.
+        let mut watched = if self.accept_pending { Vec::new() } else { vec![knocks] };
+        // An error or a signal only makes it shorter.
+        let _ = rustix::event::poll(&mut watched, Some(&pause));
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Duration> {
@@ -368,11 +409,12 @@ impl Reactor {
     /// Token -> source -> queues; nothing dies here.
     fn dispatch(&mut self, now: Now) {
         let mut writable = Vec::new();
-        let (mut inbox, mut signals) = (false, false);
+        let mut signals = false;
         for event in &self.events {
             match Source::of(event.token()) {
                 Source::IngestListener => self.accept_pending = true,
-                Source::Inbox => inbox = true,
+                // What has come is found by the tick and the desk, which look every turn.
+                Source::Inbox => {}
                 Source::Signals => signals = true,
                 Source::Connection(id) => {
                     let Some(connection) = self.connections.find_mut(id) else {
@@ -393,16 +435,20 @@ impl Reactor {
         for id in writable {
             self.step(id, now, Connection::write);
         }
-        if inbox {
-            self.collector.recover_leftovers(&mut self.tally, now);
-        }
         if signals {
             self.take_signals(now);
         }
     }
 
+    /// While stopping, a listener of our own is still served: its backlog ends with us, so whoever comes is told (503)
+    /// instead of left waiting. One that was passed is left to the next server.
     fn may_accept(&self, now: Instant) -> bool {
-        self.flow == Flow::Running
+        let is_served = match self.flow {
+            Flow::Running => true,
+            Flow::Draining { .. } => !self.is_listener_passed,
+            Flow::Stopped(_) => false,
+        };
+        is_served
             && self.accept_paused_until.is_none_or(|until| until <= now)
             && self.connections.len() < self.connections_max + REFUSALS_AT_ONCE
     }
@@ -441,6 +487,7 @@ impl Reactor {
     }
 
     fn accepted(&mut self, mut stream: TcpStream, now: Now) {
+        self.is_urgent = true;
         self.tally.connections_accepted += 1;
         // Acknowledgements are small and must not wait for each other. Without it they are late, not lost.
         if let Err(error) = stream.set_nodelay(true) {
@@ -501,7 +548,7 @@ impl Reactor {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let was_upgraded = connection.was_upgraded();
         let refusal = match self.flow {
-            Flow::Draining(_) | Flow::Stopped(_) => Some(Refusal::Draining),
+            Flow::Draining { .. } | Flow::Stopped(_) => Some(Refusal::Draining),
             Flow::Running if self.collector.is_disk_low() => Some(Refusal::DiskFull),
             Flow::Running if self.upgraded >= self.connections_max => Some(Refusal::TooManyConnections),
             Flow::Running => None,
@@ -584,8 +631,8 @@ impl Reactor {
                     Effect::Replaced { connection } => {
                         self.close(connection, &Ending::plain(CloseReason::Replaced), now);
                     }
-                    Effect::SessionFailed { connection, session } => {
-                        self.session_failed(connection, session, now)
+                    Effect::SessionFailed { connection, session, must_return } => {
+                        self.session_failed(connection, session, must_return, now)
                     }
                     Effect::Finished(job) => self.desk.add(job, &mut self.tally),
                 }
@@ -604,9 +651,9 @@ impl Reactor {
         });
     }
 
-    fn session_failed(&mut self, id: SlotId, session: SlotId, now: Now) {
+    fn session_failed(&mut self, id: SlotId, session: SlotId, must_return: bool, now: Now) {
         let was_the_last = self.connections.find_mut(id).is_some_and(|found| found.lose_session(session));
-        if was_the_last {
+        if was_the_last || must_return {
             let text = "the dump cannot be written at present".into();
             self.close(id, &Ending { reason: CloseReason::StorageError, text }, now);
         }
@@ -623,11 +670,16 @@ impl Reactor {
     }
 
     fn reload(&mut self) {
+        if self.flow != Flow::Running {
+            warn!("config.reload ignored=\"the server is stopping\"");
+            return;
+        }
         self.supervisor.reloading();
         if let Some(config) = (self.reload)() {
             self.limits = connection_limits(&config);
             self.handshakes.per_s = config.limits.handshakes_per_s_max;
             self.collector.reconfigure(collector_settings(&config));
+            self.pacer.reconfigure(config.reactor.coalesce);
             self.config = config;
         }
         self.supervisor.ready();
@@ -643,7 +695,8 @@ impl Reactor {
         let (connections, timeout) = (self.connections.len(), self.config.server.shutdown_timeout);
         info!("server.draining connections={connections} timeout_s={}", timeout.as_secs());
         self.supervisor.stopping(timeout);
-        self.flow = Flow::Draining(now.instant + timeout);
+        let farewell = now.instant + FAREWELL_TIME.min(timeout);
+        self.flow = Flow::Draining { farewell, deadline: now.instant + timeout };
         let ids: Vec<SlotId> = self.connections.ids().collect();
         for id in ids {
             // What has arrived is taken: back ends cannot send it again.
@@ -669,12 +722,13 @@ impl Reactor {
 
     /// While stopping: the loop ends when all peers are gone and all jobs done, or when the time is up.
     fn drain(&mut self, now: Now) {
-        let Flow::Draining(deadline) = self.flow else { return };
-        let is_done = self.connections.is_empty() && self.desk.undone() == 0;
+        let Flow::Draining { farewell, deadline } = self.flow else { return };
+        let are_gone = self.connections.is_empty() || now.instant >= farewell;
+        let is_done = are_gone && self.desk.undone() == 0;
         if is_done || now.instant >= deadline {
             self.flow = Flow::Stopped(deadline);
         }
-        self.housekeeping_due = self.housekeeping_due.min(deadline);
+        self.housekeeping_due = self.housekeeping_due.min(deadline).min(farewell.max(now.instant + TICK));
     }
 
     fn housekeep(&mut self, now: Now) {
@@ -691,6 +745,7 @@ impl Reactor {
         if let Some(free_bytes) = self.collector.check_disk() {
             self.free_bytes = free_bytes;
         }
+        self.collector.retry_finishing(&mut self.tally, now);
         if let Err(cause) = self.folder.beat() {
             error!("disk.error err={}", value(format_args!("cannot touch the lock: {cause}")));
         }
@@ -718,8 +773,15 @@ impl Reactor {
     fn tally_up(&mut self, now: Now) {
         self.metrics.publish(&mut self.tally, now.instant);
         self.metrics.set(&self.gauges());
-        let took = clocks().instant.saturating_duration_since(now.instant);
+        let ended = clocks().instant;
+        let took = ended.saturating_duration_since(now.instant);
         self.metrics.observe_turn(took);
+        self.pacer.note(TurnLoad {
+            events: self.events.iter().count(),
+            is_urgent: std::mem::take(&mut self.is_urgent),
+            began: now.instant,
+            ended,
+        });
         if took > TURN_SLOW {
             warn!("loop.slow turn_ms={} turn_ms_max={}", took.as_millis(), TURN_SLOW.as_millis());
         }

@@ -36,6 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "dump_folder.rs",
             "logging.rs",
             "metrics/",
+            "reactor.rs",
             "records_store.rs",
             "recovery.rs",
             "serve.rs",

@@ -14,10 +14,13 @@ pub(crate) mod server;
 
 use std::time::Duration;
 
-pub(crate) use archive::Archive;
-pub(crate) use client::{Upgrade, WsClient};
-pub(crate) use rng::Rng;
-pub(crate) use server::{Settings, TestServer};
+#[allow(unused_imports, reason = "each test binary uses its part of this")]
+pub(crate) use {
+    archive::Archive,
+    client::{Upgrade, WsClient},
+    rng::Rng,
+    server::{Settings, TestServer},
+};
 
 /// How long anything may take before a test gives up: generous, because the machine may be busy with
 /// other things, and never waited for when all is well.

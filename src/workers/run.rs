@@ -6,6 +6,7 @@
 //! Rules: our contract, sections 3 and 6.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -105,7 +106,7 @@ pub(super) fn run(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<Done,
     let finished = shared.folder.finished();
     let fail = |action| Failure::of_job(Step::Open, job, action);
     // Looked at first, so that no mark is made for what is no dump.
-    match beneath::look(finished, &job.name).map_err(fail("look at it"))? {
+    match beneath::look(&finished, &job.name).map_err(fail("look at it"))? {
         Some(stat) if beneath::is_regular(&stat) => {}
         Some(_) => {
             warn!("job.foreign name={:?} left alone: is no regular file", job.name);
@@ -113,7 +114,7 @@ pub(super) fn run(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<Done,
         }
         None => return Ok(Done::Gone),
     }
-    let Some(attempt) = Attempt::begin(finished, &job.name).map_err(fail("mark the attempt"))? else {
+    let Some(attempt) = Attempt::begin(finished.as_fd(), &job.name).map_err(fail("mark the attempt"))? else {
         return quarantine(shared, job);
     };
     shared.pass(job, Point::Marked)?;

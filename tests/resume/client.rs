@@ -94,7 +94,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(trace: Trace, plan: Plan, rng: Rng, server: Whereabouts, calm: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        trace: Trace,
+        plan: Plan,
+        rng: Rng,
+        server: Whereabouts,
+        calm: Arc<AtomicBool>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             trace,
@@ -141,7 +147,8 @@ impl Client {
     fn burst(&mut self, now: Instant) {
         self.burst_at = now + Duration::from_micros(self.rng.between(100, self.plan.pause_us_max));
         let flood = self.plan.floods > 0 && self.rng.one_in(self.plan.floods);
-        let count = if flood { self.rng.between(300, 1_400) } else { self.rng.between(1, self.plan.burst_max) };
+        let count =
+            if flood { self.rng.between(300, 1_400) } else { self.rng.between(1, self.plan.burst_max) };
         for _ in 0..count {
             if self.is_done() {
                 self.burst_at = now + Duration::from_secs(3600);
@@ -264,8 +271,8 @@ impl Client {
                 }
                 frames::CLOSE => {
                     let code = frame.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
-                    if socket.is_closing {
-                        // Ours, echoed.
+                    // Ours, echoed; any other came before it, and is a reason to come back.
+                    if socket.is_closing && code == 3001 {
                         self.socket = None;
                         self.ending = Some(Ending::of(self.plan.leave));
                         return;

@@ -120,13 +120,8 @@ impl Drop for Proxy {
 fn carry(client: TcpStream, server: &Whereabouts, schedule: Schedule, calm: &AtomicBool) {
     let up = server.now().and_then(|address| TcpStream::connect(address).ok());
     let Some(up) = up.filter(|_| schedule.fault != Fault::Refuse) else { return reset(client) };
-    let mut pair = Pair {
-        client: End::new(client),
-        server: End::new(up),
-        schedule,
-        paused_until: None,
-        passed: [0, 0],
-    };
+    let mut pair =
+        Pair { client: End::new(client), server: End::new(up), schedule, paused_until: None, passed: [0, 0] };
     while pair.turn(calm) {}
 }
 

@@ -68,12 +68,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) fn defects(&self) -> u64 {
-        self.missing
-            + self.twice
-            + self.out_of_order
-            + self.altered
-            + self.acknowledged_and_lost
-            + self.split
+        self.missing + self.twice + self.out_of_order + self.altered + self.acknowledged_and_lost + self.split
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -143,7 +138,8 @@ impl Record {
         let mut previous = 0;
         for line in dumps.iter().flat_map(|dump| dump.body.lines()) {
             figures.archived += 1;
-            let number = number_of(line, trace.habits.is_legacy).filter(|number| (1..=trace.count).contains(number));
+            let number =
+                number_of(line, trace.habits.is_legacy).filter(|number| (1..=trace.count).contains(number));
             let Some(number) = number.filter(|number| trace.line(*number).matches(line)) else {
                 figures.altered += 1;
                 eprintln!("{}: altered: {line:.200}", trace.id);
@@ -164,12 +160,17 @@ impl Record {
             let sum = match (fate, self.ending) {
                 (Fate::Acknowledged, _) => &mut figures.acknowledged_and_lost,
                 (Fate::SentOnce | Fate::NeverSent, _) => &mut figures.overflowed,
-                (Fate::Buffered, Ending::Settled | Ending::Vanished | Ending::ToldToLeave) => &mut figures.missing,
+                // The 3002 may have been lost on its way, and a zombie does not wait for it.
+                (Fate::Buffered, _) if (1..=number).contains(&trace.habits.giant) => {
+                    &mut figures.refused_for_good
+                }
+                (
+                    Fate::Buffered,
+                    Ending::Settled | Ending::Vanished | Ending::ToldToLeave | Ending::Refused,
+                ) => &mut figures.missing,
                 (Fate::Buffered, Ending::Abrupt) => &mut figures.unsent_at_leave,
                 (Fate::Buffered, Ending::OutOfAttempts) => &mut figures.unsent_without_attempts,
                 (Fate::Buffered, Ending::GaveUp) => &mut figures.given_up,
-                (Fate::Buffered, Ending::Refused) if number < trace.habits.giant => &mut figures.missing,
-                (Fate::Buffered, Ending::Refused) => &mut figures.refused_for_good,
             };
             *sum += 1;
         }

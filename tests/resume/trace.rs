@@ -169,11 +169,7 @@ impl Trace {
     /// The line that must come out of entry `number`.
     pub(crate) fn line(&self, number: u64) -> Line {
         let (array, _) = self.array(number);
-        if self.habits.is_legacy {
-            Line::Stamped(self.request(number).1)
-        } else {
-            Line::Verbatim(array)
-        }
+        if self.habits.is_legacy { Line::Stamped(self.request(number).1) } else { Line::Verbatim(array) }
     }
 
     fn request(&self, number: u64) -> (Element4, String) {
@@ -206,10 +202,9 @@ impl Trace {
             return match rng.between(0, 4) {
                 0 => (format!("[\"t\",{clock},{number}]"), Element4::Other),
                 1 => (format!("[\"t\",\"pc\",{clock},{number}]"), Element4::Other),
-                2 => (
-                    format!("[\"t\",\"pc\",{data},\"b\",{clock},{number}]"),
-                    Element4::Number(clock as f64),
-                ),
+                2 => {
+                    (format!("[\"t\",\"pc\",{data},\"b\",{clock},{number}]"), Element4::Number(clock as f64))
+                }
                 3 => (format!("[\"t\",\"pc\",{data},\"b\",\"c\",{clock},{number}]"), Element4::Other),
                 _ => (format!("[\"t\",null,null,{clock},{number}]"), Element4::Number(number as f64)),
             };

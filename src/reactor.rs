@@ -632,8 +632,7 @@ impl Reactor {
     fn session_failed(&mut self, id: SlotId, session: SlotId, must_return: bool, now: Now) {
         let was_the_last = self.connections.find_mut(id).is_some_and(|found| found.lose_session(session));
         if was_the_last || must_return {
-            let text = "the dump cannot be written at present".into();
-            self.close(id, &Ending { reason: CloseReason::StorageError, text }, now);
+            self.close(id, &Ending::storage(), now);
         }
     }
 
@@ -720,10 +719,10 @@ impl Reactor {
         }
         self.housekeeping_due = now.instant + HOUSEKEEPING;
         self.collector.finish_idle(&mut self.tally, now);
+        self.collector.check_folder(&mut self.tally, now);
         if let Some(free_bytes) = self.collector.check_disk() {
             self.free_bytes = free_bytes;
         }
-        self.collector.retry_finishing(&mut self.tally, now);
         if let Err(cause) = self.folder.beat() {
             error!("disk.error err={}", value(format_args!("cannot touch the lock: {cause}")));
         }

@@ -12,7 +12,7 @@ use log::{error, info, warn};
 use mio::{Poll, Waker};
 
 use crate::auth::KeyError;
-use crate::collector::Collector;
+use crate::collector::{Collector, Now};
 use crate::config::{Config, ReloadSource};
 use crate::descriptors;
 use crate::dump::DumpStore;
@@ -109,7 +109,8 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     let open_files_max = config.dump.open_files_max.unwrap_or_else(|| to_usize(descriptors.soft / 4));
     let connections_max = connections_max(&config, descriptors.soft);
     let dumps = DumpStore::new(Arc::clone(&folder), open_files_max, Some(leftovers));
-    let collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
+    let mut collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
+    collector.remember_ended(Now { instant, wall });
     let exporter =
         metrics::http::serve(metrics_listener, Arc::clone(&metrics)).map_err(failed("the metrics thread"))?;
     let ingest_address = ingest.local_addr().map_err(failed("the ingest socket"))?;

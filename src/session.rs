@@ -257,6 +257,13 @@ impl Session {
         self.state == State::Open(connection)
     }
 
+    /// Whether its connection must be closed when entries of it are lost, even when it carries others: a client whose
+    /// numbers are acknowledged has to come back for them.
+    #[must_use]
+    pub fn must_return(&self) -> bool {
+        self.is_of_url && self.is_numbered()
+    }
+
     /// Whether it has had a numbered entry.
     #[must_use]
     pub fn is_numbered(&self) -> bool {
@@ -504,6 +511,12 @@ impl Sessions {
         session
     }
 
+    /// The session that a connection with `id` in its URL would resume or take over.
+    #[must_use]
+    pub fn under(&self, id: &SessionId) -> Option<SlotId> {
+        self.by_url.get(id).copied()
+    }
+
     /// The waiting session of `id`, when there is one.
     #[must_use]
     pub fn waiting_under(&self, id: &SessionId) -> Option<SlotId> {
@@ -615,8 +628,28 @@ impl Sessions {
         Some(found)
     }
 
+    /// Remembers an ended id from before a restart for `rest`.
+    pub fn remember_ended(
+        &mut self,
+        id: SessionId,
+        last: u64,
+        by_client: bool,
+        rest: Duration,
+        now: Instant,
+    ) {
+        self.remember_until(id, last, by_client, now + rest.min(self.grace), now);
+    }
+
+    /// The ended ids that are remembered, with last number, whether their client ended them, and until when.
+    pub fn ended(&self) -> impl Iterator<Item = (&SessionId, u64, bool, Instant)> {
+        self.ended.iter().map(|(id, ended)| (id, ended.last, ended.by_client, ended.until))
+    }
+
     fn remember(&mut self, id: SessionId, last: u64, by_client: bool, now: Instant) {
-        let until = now + self.grace;
+        self.remember_until(id, last, by_client, now + self.grace, now);
+    }
+
+    fn remember_until(&mut self, id: SessionId, last: u64, by_client: bool, until: Instant, now: Instant) {
         while self.ended_order.len() >= self.ended_max.max(1)
             || self.ended_order.front().is_some_and(|(until, _)| *until <= now)
         {
@@ -668,6 +701,15 @@ impl Carried {
                 sessions.find(*only).is_some_and(|found| found.id.as_str() == id).then_some(*only)
             }
             Self::Many(map) => map.get(id).copied().filter(|key| sessions.find(*key).is_some()),
+        }
+    }
+
+    /// Whether it carries one session, which is gone.
+    #[must_use]
+    pub fn is_only_gone(&self, sessions: &Sessions) -> bool {
+        match self {
+            Self::One(only) => sessions.find(*only).is_none(),
+            Self::None | Self::Many(_) => false,
         }
     }
 

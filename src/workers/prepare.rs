@@ -5,6 +5,7 @@
 //! deaths. Nothing is published here, so this half can be repeated at will.
 //! Rules: our contract, sections 3 and 6.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -113,7 +114,7 @@ pub(super) fn prepare(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<P
     let finished = shared.folder.finished();
     let fail = |action| Failure::of_job(Step::Open, job, action);
     // Looked at first, so that no mark is made for what is no dump.
-    match beneath::look(finished, &job.name).map_err(fail("look at it"))? {
+    match beneath::look(&finished, &job.name).map_err(fail("look at it"))? {
         Some(stat) if beneath::is_regular(&stat) => {}
         Some(_) => {
             warn!("job.foreign dump={}: is no regular file, left alone", job.name);
@@ -121,7 +122,7 @@ pub(super) fn prepare(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<P
         }
         None => return Ok(Preparation::Gone),
     }
-    let attempt = Attempt::begin(finished, &job.name).map_err(fail("mark the attempt"))?;
+    let attempt = Attempt::begin(finished.as_fd(), &job.name).map_err(fail("mark the attempt"))?;
     if attempt.deaths() >= DEATHS_MAX {
         return quarantine(shared, job).map(|()| Preparation::Quarantined);
     }

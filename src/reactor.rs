@@ -8,11 +8,12 @@
 
 pub mod desk;
 pub mod slots;
+pub mod socket;
 pub mod timers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,17 +24,20 @@ use mio::{Events, Interest, Poll, Token};
 use crate::auth::Auth;
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
-use crate::connection::{Connection, ConnectionLimits, Step, Transport, Turn};
+use crate::connection::{Connection, ConnectionLimits, Step, Turn};
 use crate::dump_folder::DumpFolder;
 use crate::gate::Gate;
+use crate::logging::{chain, value};
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::reactor::desk::Desk;
 use crate::reactor::slots::{SlotId, Slots};
+use crate::reactor::socket::Socket;
 use crate::reactor::timers::Wheel;
 use crate::reasons::{CloseReason, Refusal};
 use crate::reload;
 use crate::signals::{Signal, Signals};
 use crate::systemd::Supervisor;
+use crate::tls::Tls;
 use crate::workers::Leftover;
 
 /// Readiness events taken from the kernel at once. More stay queued there; fewer would mean more system calls.
@@ -113,12 +117,6 @@ pub fn inbox_token() -> Token {
     Source::Inbox.token()
 }
 
-impl Transport for TcpStream {
-    fn finish_writing(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
-
 /// Whether the loop goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
@@ -159,6 +157,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Who may send.
     pub auth: Auth,
+    /// The certificate, with TLS on.
+    pub tls: Option<Tls>,
     /// Reads the configuration again.
     pub reload: Box<dyn FnMut() -> Option<Config>>,
 }
@@ -188,7 +188,7 @@ pub struct Reactor {
     connections_max: usize,
     open_files_max: usize,
     /// All sockets, at most `connections_max` plus [`REFUSALS_AT_ONCE`].
-    connections: Slots<Connection<TcpStream>>,
+    connections: Slots<Connection<Socket>>,
     upgraded: usize,
     /// Connections that may have more to read; each at most once.
     ready: VecDeque<SlotId>,
@@ -197,6 +197,7 @@ pub struct Reactor {
     buffer: Vec<u8>,
     incomplete_bytes: usize,
     gate: Gate,
+    tls: Option<Tls>,
     collector: Collector,
     effects: Vec<Effect>,
     desk: Desk,
@@ -255,6 +256,7 @@ impl Reactor {
             expired: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
             incomplete_bytes: 0,
+            tls: parts.tls,
             gate: Gate::new(&config, parts.auth, now.instant),
             config,
             collector: parts.collector,
@@ -412,17 +414,29 @@ impl Reactor {
         self.collector.limit_open_files(self.open_files_max.min(left).max(OPEN_DUMPS_MIN));
     }
 
-    fn accepted(&mut self, mut stream: TcpStream, peer: IpAddr, now: Now) {
+    fn accepted(&mut self, stream: TcpStream, peer: IpAddr, now: Now) {
         self.tally.connections_accepted += 1;
         // Acknowledgements are small and must not wait for each other. Without it they are late, not lost.
         if let Err(error) = stream.set_nodelay(true) {
             debug!("accept.nodelay err={error:?}");
         }
+        let mut socket = match &self.tls {
+            None => Socket::Plain(stream),
+            Some(tls) => match tls.accept(stream) {
+                Ok(stream) => Socket::Tls(Box::new(stream)),
+                Err(error) => {
+                    warn!("accept.error err={}", value(chain(&error)));
+                    self.tally.accept_errors += 1;
+                    return;
+                }
+            },
+        };
         let (limits, registry) = (&self.limits, self.poll.registry());
         let mut registered = Ok(());
         let id = self.connections.insert_with(|id| {
-            registered = registry.register(&mut stream, Source::Connection(id).token(), Interest::READABLE);
-            Connection::new(id, stream, peer, limits, now.instant)
+            let token = Source::Connection(id).token();
+            registered = registry.register(socket.tcp_mut(), token, Interest::READABLE);
+            Connection::new(id, socket, peer, limits, now.instant)
         });
         if let Err(error) = registered {
             warn!("accept.error conn={id} err={error:?}");
@@ -471,7 +485,7 @@ impl Reactor {
     /// Lets one connection do something, and does what follows from it: the only place where a connection dies.
     fn step<F>(&mut self, id: SlotId, now: Now, action: F)
     where
-        F: FnOnce(&mut Connection<TcpStream>, &mut Turn<'_>) -> Step,
+        F: FnOnce(&mut Connection<Socket>, &mut Turn<'_>) -> Step,
     {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let was_upgraded = connection.was_upgraded();
@@ -514,7 +528,7 @@ impl Reactor {
                 Interest::READABLE
             };
             let registered = self.poll.registry().reregister(
-                connection.stream_mut(),
+                connection.stream_mut().tcp_mut(),
                 Source::Connection(id).token(),
                 interest,
             );
@@ -533,7 +547,7 @@ impl Reactor {
         if let Some(counted) = connection.counted {
             self.gate.leave(counted);
         }
-        if let Err(error) = self.poll.registry().deregister(connection.stream_mut()) {
+        if let Err(error) = self.poll.registry().deregister(connection.stream_mut().tcp_mut()) {
             debug!("conn.deregister conn={id} err={error:?}");
         }
     }
@@ -607,6 +621,9 @@ impl Reactor {
             self.collector.reconfigure(collector_settings(&config));
             self.config = config;
         }
+        if let Some(tls) = &mut self.tls {
+            reload::certificate(tls);
+        }
         self.supervisor.ready();
     }
 
@@ -667,6 +684,9 @@ impl Reactor {
         self.collector.finish_idle(&mut self.tally, now);
         if let Some(free_bytes) = self.collector.check_disk() {
             self.free_bytes = free_bytes;
+        }
+        if let Some(tls) = self.tls.as_mut().filter(|tls| tls.has_changed()) {
+            reload::certificate(tls);
         }
         if let Err(cause) = self.folder.beat() {
             error!("disk.error err=\"cannot touch the lock: {cause}\"");

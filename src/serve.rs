@@ -26,6 +26,7 @@ use crate::recovery::Scan;
 use crate::reload;
 use crate::signals::Signals;
 use crate::systemd::{self, PassedSocketError, Supervisor};
+use crate::tls::{Tls, TlsError};
 use crate::workers::{WorkerSettings, Workers};
 
 /// Descriptors for everything that is no connection: sockets, epoll, folders, logs, the files that workers and the
@@ -67,6 +68,9 @@ pub enum StartError {
     /// A key for tokens.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A defect in the table of metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -86,6 +90,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     let (folder, last_heartbeat) = DumpFolder::open(&config.server.temp_path)?;
     let folder = Arc::new(folder);
     let auth = reload::load_keys(&config.auth)?;
+    let tls = Tls::load(&config.tls)?;
     let signals = Signals::new().map_err(failed("the signal handlers"))?;
     let (ingest, metrics_listener) = sockets(&config)?;
 
@@ -119,6 +124,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
 
     let reactor = Reactor::new(Parts {
         auth,
+        tls,
         config,
         connections_max,
         open_files_max,

@@ -103,6 +103,9 @@ pub struct Feeder {
     /// The sessions it feeds.
     pub carried: Carried,
     bad_requests: BadRequests,
+    /// Its sessions when they were last sorted, the longest idle one last. Whatever has had an entry since then is younger
+    /// than all others in it, so sorting once serves for as many evictions as there are sessions.
+    by_idleness: Vec<(u64, SlotId)>,
 }
 
 impl Feeder {
@@ -115,7 +118,26 @@ impl Feeder {
         url_id: Option<SessionId>,
     ) -> Self {
         let bad_requests = BadRequests { since: None, count: 0 };
-        Self { connection, client, info, url_id, carried: Carried::None, bad_requests }
+        let by_idleness = Vec::new();
+        Self { connection, client, info, url_id, carried: Carried::None, bad_requests, by_idleness }
+    }
+
+    /// The session without an entry for the longest time; the caller ends it.
+    fn longest_idle(&mut self, sessions: &Sessions) -> Option<SlotId> {
+        let order_of = |session: SlotId| sessions.find(session).map(|found| found.last_entry_order);
+        for _ in 0..2 {
+            while let Some((order, session)) = self.by_idleness.pop() {
+                let is_fed =
+                    sessions.find(session).is_some_and(|found| found.state == State::Open(self.connection));
+                if is_fed && order_of(session) == Some(order) {
+                    return Some(session);
+                }
+            }
+            let all = self.carried.all().into_iter();
+            self.by_idleness = all.filter_map(|session| Some((order_of(session)?, session))).collect();
+            self.by_idleness.sort_unstable_by(|one, other| other.cmp(one));
+        }
+        None
     }
 }
 
@@ -441,7 +463,7 @@ impl Collector {
             RequestType::Keepalive => {}
             RequestType::Close => {
                 if let Some(session) = feeder.carried.find(&request.id, &self.sessions) {
-                    feeder.carried.remove(session);
+                    feeder.carried.remove_named(session, &request.id);
                     self.finish(session, true, tally, now);
                 }
             }
@@ -488,18 +510,13 @@ impl Collector {
     }
 
     fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
-        let oldest = feeder
-            .carried
-            .all()
-            .into_iter()
-            .filter_map(|session| Some((self.sessions.find(session)?.last_entry_order, session)))
-            .min();
-        if let Some((_, session)) = oldest {
-            debug!("session.evict conn={} sessions_max={max}", feeder.connection);
-            tally.sessions_displaced += 1;
-            feeder.carried.remove(session);
-            self.finish(session, false, tally, now);
+        let Some(session) = feeder.longest_idle(&self.sessions) else { return };
+        debug!("session.evict conn={} sessions_max={max}", feeder.connection);
+        tally.sessions_displaced += 1;
+        if let Some(found) = self.sessions.find(session) {
+            feeder.carried.remove_named(session, found.id.as_str());
         }
+        self.finish(session, false, tally, now);
     }
 
     fn entry(

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{debug, error, info, warn};
+use log::{Level, debug, error, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
@@ -25,9 +25,11 @@ use crate::auth::Auth;
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionLimits, Step, Turn};
+use crate::descriptors::{self, Shares};
 use crate::dump_folder::DumpFolder;
 use crate::gate::Gate;
-use crate::logging::{chain, value};
+use crate::limited;
+use crate::logging::{RateLimit, chain, value};
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::reactor::desk::Desk;
 use crate::reactor::slots::{SlotId, Slots};
@@ -47,12 +49,10 @@ const EVENTS_PER_POLL: usize = 1024;
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// Connections accepted per turn, so that a storm of connects cannot hold up those that are open.
 const ACCEPTS_PER_TURN: usize = 256;
-/// Connections over the limit that may exist at once, to be told so. Beyond them the backlog waits.
-const REFUSALS_AT_ONCE: usize = 64;
-/// Descriptors of dumps that are cached even when connections need all others.
-const OPEN_DUMPS_MIN: usize = 64;
 /// Pause after the system had no descriptor for a connection: that edge does not come back by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// At most one warning about it in this time.
+const ACCEPT_WARNINGS: Duration = Duration::from_secs(10);
 /// Rhythm of what is looked at from time to time: free space, heartbeat, gauges.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// A turn that takes longer is worth a warning.
@@ -135,8 +135,8 @@ enum Flow {
 pub struct Parts {
     /// The effective configuration.
     pub config: Config,
-    /// Connections that may be open; `limits.connections` unless there are too few descriptors.
-    pub connections_max: usize,
+    /// How many connections the descriptors allow.
+    pub shares: Shares,
     /// Descriptors of dumps that may be cached when connections leave room for them.
     pub open_files_max: usize,
     /// Where the loop waits.
@@ -176,6 +176,7 @@ pub struct Reactor {
     listener: TcpListener,
     /// Set when the listener has, or may have, connections to accept.
     accept_pending: bool,
+    accept_warnings: RateLimit,
     /// No accept before this time: no descriptors were left.
     accept_paused_until: Option<Instant>,
     signals: Signals,
@@ -185,9 +186,9 @@ pub struct Reactor {
     folder: Arc<DumpFolder>,
     config: Config,
     limits: ConnectionLimits,
-    connections_max: usize,
+    shares: Shares,
     open_files_max: usize,
-    /// All sockets, at most `connections_max` plus [`REFUSALS_AT_ONCE`].
+    /// All sockets, at most as many as its shares allow.
     connections: Slots<Connection<Socket>>,
     upgraded: usize,
     /// Connections that may have more to read; each at most once.
@@ -217,17 +218,8 @@ impl Reactor {
     /// When a source cannot be registered.
     pub fn new(parts: Parts) -> Result<Self, ReactorError> {
         let now = clocks();
-        let Parts {
-            config,
-            connections_max,
-            open_files_max,
-            poll,
-            listener,
-            mut signals,
-            supervisor,
-            folder,
-            ..
-        } = parts;
+        let Parts { config, shares, open_files_max, poll, listener, mut signals, supervisor, folder, .. } =
+            parts;
         let failed = |what| move |source| ReactorError::Register { what, source };
         listener.set_nonblocking(true).map_err(failed("listener"))?;
         let mut listener = TcpListener::from_std(listener);
@@ -242,12 +234,13 @@ impl Reactor {
             listener,
             accept_pending: true,
             accept_paused_until: None,
+            accept_warnings: RateLimit::new(1, ACCEPT_WARNINGS),
             signals,
             supervisor,
             watchdog_due: now.instant,
             folder,
             limits: connection_limits(&config),
-            connections_max,
+            shares,
             open_files_max,
             connections: Slots::default(),
             upgraded: 0,
@@ -378,7 +371,7 @@ impl Reactor {
     fn may_accept(&self, now: Instant) -> bool {
         self.flow == Flow::Running
             && self.accept_paused_until.is_none_or(|until| until <= now)
-            && self.connections.len() < self.connections_max + REFUSALS_AT_ONCE
+            && self.connections.len() < self.shares.connections_max + self.shares.refusals_max
     }
 
     fn accept(&mut self, now: Now) {
@@ -400,8 +393,14 @@ impl Reactor {
                 Err(error) => {
                     self.tally.accept_errors += 1;
                     self.accept_paused_until = Some(now.instant + ACCEPT_PAUSE);
-                    let (count, max) = (self.connections.len(), self.connections_max);
-                    warn!("accept.error err={error:?} connections={count} connections_max={max}");
+                    let (count, max) = (self.connections.len(), self.shares.connections_max);
+                    let instant = now.instant;
+                    limited!(
+                        self.accept_warnings,
+                        instant,
+                        Level::Warn,
+                        "accept.error err={error:?} connections={count} connections_max={max}"
+                    );
                     return;
                 }
             }
@@ -410,8 +409,9 @@ impl Reactor {
 
     /// Dumps cache descriptors only as far as connections leave room: those can be had again, a refused peer cannot.
     fn share_descriptors(&mut self) {
-        let left = (self.connections_max + OPEN_DUMPS_MIN).saturating_sub(self.connections.len());
-        self.collector.limit_open_files(self.open_files_max.min(left).max(OPEN_DUMPS_MIN));
+        let left =
+            (self.shares.connections_max + self.shares.open_dumps_min).saturating_sub(self.connections.len());
+        self.collector.limit_open_files(self.open_files_max.min(left).max(self.shares.open_dumps_min));
     }
 
     fn accepted(&mut self, stream: TcpStream, peer: IpAddr, now: Now) {
@@ -492,7 +492,9 @@ impl Reactor {
         let refusal = match self.flow {
             Flow::Draining(_) | Flow::Stopped(_) => Some(Refusal::Draining),
             Flow::Running if self.collector.is_disk_low() => Some(Refusal::DiskFull),
-            Flow::Running if self.upgraded >= self.connections_max => Some(Refusal::TooManyConnections),
+            Flow::Running if self.upgraded >= self.shares.connections_max => {
+                Some(Refusal::TooManyConnections)
+            }
             Flow::Running => None,
         };
         let mut turn = Turn {
@@ -617,6 +619,8 @@ impl Reactor {
         self.supervisor.reloading();
         if let Some(config) = (self.reload)() {
             self.limits = connection_limits(&config);
+            let descriptors = descriptors::limit().soft;
+            self.shares = Shares::divide(descriptors, config.limits.connections_max);
             self.gate.reconfigure(&config, reload::keys(&config.auth));
             self.collector.reconfigure(collector_settings(&config));
             self.config = config;

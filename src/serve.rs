@@ -14,7 +14,7 @@ use mio::{Poll, Waker};
 use crate::auth::KeyError;
 use crate::collector::Collector;
 use crate::config::{Config, ReloadSource};
-use crate::descriptors;
+use crate::descriptors::{self, Shares};
 use crate::dump::DumpStore;
 use crate::dump_folder::{DumpFolder, FolderError};
 use crate::jobs::Wake;
@@ -29,9 +29,6 @@ use crate::systemd::{self, PassedSocketError, Supervisor};
 use crate::tls::{Tls, TlsError};
 use crate::workers::{WorkerSettings, Workers};
 
-/// Descriptors for everything that is no connection: sockets, epoll, folders, logs, the files that workers and the
-/// metrics thread have open, connections over the limit while they are told so, and a few dumps.
-const DESCRIPTORS_RESERVED: u64 = 384;
 /// Connections that the kernel holds for us while the loop is busy or starting. The kernel cuts it to its own limit
 /// (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
@@ -111,7 +108,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
         .map_err(failed("the workers"))?;
 
     let open_files_max = config.dump.open_files_max.unwrap_or_else(|| to_usize(descriptors.soft / 4));
-    let connections_max = connections_max(&config, descriptors.soft);
+    let shares = shares(&config, descriptors.soft);
     let dumps = DumpStore::new(Arc::clone(&folder), open_files_max, Some(leftovers));
     let collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
     let exporter =
@@ -126,7 +123,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
         auth,
         tls,
         config,
-        connections_max,
+        shares,
         open_files_max,
         poll,
         listener: ingest,
@@ -185,18 +182,18 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// Connections that the configuration wants and the descriptors allow. Cached descriptors of dumps make room for
-/// connections, so they are not counted.
-fn connections_max(config: &Config, descriptors: u64) -> usize {
+/// Shares the descriptors. Cached descriptors of dumps make room for connections, so they are not counted.
+fn shares(config: &Config, descriptors: u64) -> Shares {
     let wanted = config.limits.connections_max;
-    let left = to_usize(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).max(1);
-    if left < wanted {
+    let shares = Shares::divide(descriptors, wanted);
+    if shares.connections_max < wanted {
         warn!(
-            "limit.descriptors connections_max={wanted} possible={left} descriptors={descriptors}: raise LimitNOFILE \
-             or lower limits.connections_max"
+            "limit.descriptors connections={wanted} possible={} descriptors={descriptors}: raise LimitNOFILE or lower \
+             limits.connections",
+            shares.connections_max
         );
     }
-    wanted.min(left)
+    shares
 }
 
 fn to_usize(number: u64) -> usize {

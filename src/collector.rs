@@ -16,15 +16,18 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{debug, error, info, warn};
+use log::{Level, debug, error, info};
 use serde::Serialize;
 
 use crate::auth::Claims;
-use crate::client::{ClientType, ConnectionInfo, SessionId};
+use crate::client::{Agents, ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
 use crate::jobs::Job;
 use crate::leftovers::Leftovers;
+use crate::limited;
+use crate::logging::{RateLimit, chain, value};
 use crate::metrics::{Tally, WaitingEnd};
+use crate::protocol::usual::UsualEntry;
 use crate::protocol::{self, Request, RequestType};
 use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, RequestFault};
@@ -37,11 +40,20 @@ const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
 /// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
 /// 10 us) cannot hold up the sockets.
 const FLUSHES_PER_TURN: usize = 128;
+/// Sessions whose deadlines are as close as this are flushed together, at the last of them: so the loop wakes up once
+/// for all, and the next line of a client that sends one each interval goes into the same append.
+const FLUSH_GROUP: Duration = Duration::from_millis(20);
+/// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
+const LEFTOVERS_PER_TURN: usize = 64;
 /// Free append buffers that are kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Largest append buffer that is kept for reuse.
 const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// Ended ids and hopeless messages that are remembered.
+/// Lines of one kind that peers can cause per second. A busy server opens tens of sessions a second.
+pub const LINES_PER_S: u32 = 100;
+/// Dumps that wait to be moved to the jobs after a failure.
+const UNFINISHED_MAX: usize = 10_000;
+/// Ended ids that are remembered.
 const REMEMBERED_MAX: usize = 100_000;
 
 /// What bounds and times the collector; see the configuration keys of the same names.
@@ -102,7 +114,8 @@ pub struct Feeder {
     pub url_id: Option<SessionId>,
     /// The sessions it feeds.
     pub carried: Carried,
-    bad_requests: BadRequests,
+    /// Made by the first one.
+    bad_requests: Option<Box<BadRequests>>,
     /// Its sessions when they were last sorted, the longest idle one last. Whatever has had an entry since then is younger
     /// than all others in it, so sorting once serves for as many evictions as there are sessions.
     by_idleness: Vec<(u64, SlotId)>,
@@ -117,7 +130,7 @@ impl Feeder {
         info: Rc<ConnectionInfo>,
         url_id: Option<SessionId>,
     ) -> Self {
-        let bad_requests = BadRequests { since: None, count: 0 };
+        let bad_requests = None;
         let by_idleness = Vec::new();
         Self { connection, client, info, url_id, carried: Carried::None, bad_requests, by_idleness }
     }
@@ -144,17 +157,17 @@ impl Feeder {
 /// Bad requests of one connection in the current minute.
 #[derive(Debug)]
 struct BadRequests {
-    since: Option<Instant>,
+    since: Instant,
     count: u32,
 }
 
 impl BadRequests {
     /// Counts one more; returns how many the current minute has.
     fn count_one(&mut self, now: Instant) -> u32 {
-        match self.since {
-            Some(since) if now.saturating_duration_since(since) < Duration::from_secs(60) => self.count += 1,
-            _ => (self.since, self.count) = (Some(now), 1),
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(60) {
+            *self = Self { since: now, count: 0 };
         }
+        self.count += 1;
         self.count
     }
 }
@@ -180,6 +193,8 @@ pub enum Effect {
         connection: SlotId,
         /// The session.
         session: SlotId,
+        /// Whether the connection must be closed for it, even when it carries others.
+        must_return: bool,
     },
     /// A dump is a job now.
     Finished(Job),
@@ -207,6 +222,7 @@ impl Ending {
 pub struct Collector {
     settings: CollectorSettings,
     sessions: Sessions,
+    agents: Agents,
     dumps: DumpStore,
     /// Sessions with gathered lines, by the time at which they are appended at latest. One constant interval, so in
     /// order; at most one entry per session.
@@ -216,8 +232,11 @@ pub struct Collector {
     effects: Vec<Effect>,
     spare: Vec<Vec<u8>>,
     /// Ids whose last connection ended with a message that is too big, and the number they had then; bounded by
-    /// [`REMEMBERED_MAX`].
+    /// [`HOPELESS_MAX`].
     hopeless: VecDeque<(SessionId, u64)>,
+    /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
+    /// next start.
+    unfinished: Vec<DumpFile>,
     disk_low: bool,
     /// Entries taken so far.
     entries: u64,
@@ -225,6 +244,36 @@ pub struct Collector {
     bytes_in_progress: u64,
     /// The last sign of life of the server before this one.
     last_heartbeat: Option<SystemTime>,
+    lines: Lines,
+}
+
+/// Bounds of the log lines that peers can cause, one per call site.
+#[derive(Debug)]
+struct Lines {
+    resume: RateLimit,
+    refused: RateLimit,
+    displaced: RateLimit,
+    gap: RateLimit,
+    wait: RateLimit,
+    error: RateLimit,
+    create: RateLimit,
+    finish: RateLimit,
+}
+
+impl Lines {
+    fn new() -> Self {
+        let line = || RateLimit::new(LINES_PER_S, Duration::from_secs(1));
+        Self {
+            resume: line(),
+            refused: line(),
+            displaced: line(),
+            gap: line(),
+            wait: line(),
+            error: line(),
+            create: line(),
+            finish: line(),
+        }
+    }
 }
 
 impl Collector {
@@ -235,17 +284,27 @@ impl Collector {
         Self {
             settings,
             sessions,
+            agents: Agents::default(),
             dumps,
             flush_queue: VecDeque::new(),
             acknowledge_queue: VecDeque::new(),
             effects: Vec::new(),
             spare: Vec::new(),
             hopeless: VecDeque::new(),
+            unfinished: Vec::new(),
             disk_low: false,
             entries: 0,
             bytes_in_progress: 0,
             last_heartbeat,
+            lines: Lines::new(),
         }
+    }
+
+    /// What a connection said about itself, to be kept with as little memory as possible.
+    #[must_use]
+    pub fn share(&mut self, info: ConnectionInfo) -> Rc<ConnectionInfo> {
+        let agent = self.agents.share(info.agent);
+        Rc::new(ConnectionInfo { agent, ..info })
     }
 
     /// The sessions, to look at.
@@ -283,6 +342,13 @@ impl Collector {
         self.disk_low
     }
 
+    /// Tries again to finish dumps that could not be moved to the jobs. Called once a second.
+    pub fn retry_finishing(&mut self, tally: &mut Tally, now: Now) {
+        for dump in std::mem::take(&mut self.unfinished) {
+            self.finish_leftover(&dump, tally, now);
+        }
+    }
+
     /// Whether `limits.sessions` are open.
     fn is_full(&self) -> bool {
         self.sessions.open_count() >= self.settings.sessions_max
@@ -296,7 +362,8 @@ impl Collector {
 
     /// Looks at the free space again and returns it. Called once a second.
     pub fn check_disk(&mut self) -> Option<u64> {
-        let free = self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={error:?}")).ok()?;
+        let free =
+            self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={}", value(error))).ok()?;
         let low = free < self.settings.min_free_bytes;
         if low != self.disk_low {
             self.disk_low = low;
@@ -344,8 +411,19 @@ impl Collector {
         };
         feeder.carried.add(session, &self.sessions);
         if !matches!(arrival, Arrival::Fresh(_)) {
-            info!("session.resume conn={} session={id}", feeder.connection);
+            limited!(
+                self.lines.resume,
+                now.instant,
+                Level::Info,
+                "session.resume conn={} session={id}",
+                feeder.connection
+            );
             self.flush(session, tally, now);
+            if !self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
+                // No greeting: it would reset the client's backoff.
+                let text = "the dump cannot be written at present".into();
+                return Err(Ending { reason: CloseReason::StorageError, text });
+            }
         }
         Ok(self.sessions.find(session).map_or(0, |found| found.ledger.durable()))
     }
@@ -356,17 +434,22 @@ impl Collector {
             return;
         }
         if let Some(leftovers) = self.dumps.leftovers_mut() {
-            leftovers.claim_session(id);
-            self.recover_leftovers(tally, now);
+            for dump in leftovers.claim_session(id) {
+                tally.orphans_recovered += 1;
+                self.recover(dump, tally, now);
+            }
         }
     }
 
-    /// Takes up what an earlier server left, as far as it is known by now.
-    pub fn recover_leftovers(&mut self, tally: &mut Tally, now: Now) {
-        while let Some(dump) = self.dumps.leftovers_mut().and_then(Leftovers::take_next) {
+    /// Takes up at most so many of the dumps that an earlier server left, as far as they are known by now. Returns
+    /// whether there may be more.
+    fn recover_leftovers(&mut self, dumps_max: usize, tally: &mut Tally, now: Now) -> bool {
+        for _ in 0..dumps_max {
+            let Some(dump) = self.dumps.leftovers_mut().and_then(Leftovers::take_next) else { return false };
             tally.orphans_recovered += 1;
             self.recover(dump, tally, now);
         }
+        true
     }
 
     /// A dump of an earlier server: waits for its client when that can still come back, else it is finished.
@@ -401,6 +484,52 @@ impl Collector {
         self.finish_dump(owner, dump, tally, now);
     }
 
+    /// Takes all requests of a text message.
+    ///
+    /// # Errors
+    /// Why the connection is to be closed.
+    pub fn text(
+        &mut self,
+        feeder: &mut Feeder,
+        text: &str,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<(), Ending> {
+        match self.usual_entry(feeder, text, tally, now) {
+            Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(fault))) => self.refuse(feeder, fault, tally, now),
+            Some(Err(ending)) => Err(ending),
+            None => self.message(feeder, text.as_bytes(), tally, now),
+        }
+    }
+
+    /// Takes an entry of the usual shape for a session that is fed already. `None`, and nothing has happened, when it
+    /// is anything else: what opens a session may displace another one, so it has to be read to its end first.
+    fn usual_entry(
+        &mut self,
+        feeder: &mut Feeder,
+        text: &str,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Option<Result<Result<(), RequestFault>, Ending>> {
+        if feeder.client != ClientType::Rtcstats {
+            return None;
+        }
+        let entry = UsualEntry::of(text)?;
+        let key = feeder.carried.find(entry.id, &self.sessions)?;
+        let session = self.sessions.find_mut(key).filter(|found| found.is_fed_by(feeder.connection))?;
+        if session.buffer.capacity() == 0 {
+            session.buffer = self.spare.pop().unwrap_or_default();
+        }
+        let is_first = !session.has_entries();
+        let start = session.buffer.len();
+        if !entry.write_line(&mut session.buffer) {
+            return None;
+        }
+        tally.request_received(text.len());
+        Some(self.gathered(feeder, key, Gathered { start, is_first }, tally, now))
+    }
+
     /// Takes all requests of one message.
     ///
     /// # Errors
@@ -428,20 +557,31 @@ impl Collector {
     }
 
     fn refuse(
-        &self,
+        &mut self,
         feeder: &mut Feeder,
         fault: RequestFault,
         tally: &mut Tally,
         now: Now,
     ) -> Result<(), Ending> {
         tally.requests_refused.add_one(fault);
-        debug!("request.refused conn={} reason={}", feeder.connection, fault.label());
-        if fault == RequestFault::TooManySessions {
-            // Nothing is wrong with the request: it may be sent again when there is room.
+        limited!(
+            self.lines.refused,
+            now.instant,
+            Level::Info,
+            "request.refused conn={} reason={}",
+            feeder.connection,
+            fault.label()
+        );
+        if matches!(
+            fault,
+            RequestFault::SessionTooBig | RequestFault::StorageError | RequestFault::TooManySessions
+        ) {
+            // The request is good; that it could not be kept says nothing against its sender.
             return Ok(());
         }
-        let (count, max) =
-            (feeder.bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
+        let bad_requests =
+            feeder.bad_requests.get_or_insert_with(|| Box::new(BadRequests { since: now.instant, count: 0 }));
+        let (count, max) = (bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
         if count <= max {
             return Ok(());
         }
@@ -464,7 +604,9 @@ impl Collector {
             RequestType::Close => {
                 if let Some(session) = feeder.carried.find(&request.id, &self.sessions) {
                     feeder.carried.remove_named(session, &request.id);
-                    self.finish(session, true, tally, now);
+                    if self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
+                        self.finish(session, true, tally, now);
+                    }
                 }
             }
             RequestType::Identity | RequestType::StatsEntry => {
@@ -498,6 +640,9 @@ impl Collector {
             | ClientType::Unsupported => self.settings.sessions_per_backend_connection_max,
         };
         if feeder.carried.len() >= max {
+            feeder.carried.forget_gone(&self.sessions);
+        }
+        if feeder.carried.len() >= max {
             self.finish_longest_idle(feeder, max, tally, now);
         }
         if self.is_full() {
@@ -511,7 +656,13 @@ impl Collector {
 
     fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
         let Some(session) = feeder.longest_idle(&self.sessions) else { return };
-        debug!("session.evict conn={} sessions_max={max}", feeder.connection);
+        limited!(
+            self.lines.displaced,
+            now.instant,
+            Level::Warn,
+            "session.displaced conn={} sessions_max={max}",
+            feeder.connection
+        );
         tally.sessions_displaced += 1;
         if let Some(found) = self.sessions.find(session) {
             feeder.carried.remove_named(session, found.id.as_str());
@@ -528,6 +679,11 @@ impl Collector {
         now: Now,
     ) -> Result<Result<(), RequestFault>, Ending> {
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
+        if !session.is_fed_by(feeder.connection) {
+            // Lost to a failed append or to a newer connection earlier in this turn. Taking more would leave a hole: the
+            // client is told by the effect that waits, and sends it again.
+            return Ok(Ok(()));
+        }
         if session.buffer.capacity() == 0 {
             session.buffer = self.spare.pop().unwrap_or_default();
         }
@@ -536,6 +692,20 @@ impl Collector {
         if let Err(fault) = protocol::write_line(request, feeder.client, now.wall_ms(), &mut session.buffer) {
             return Ok(Err(fault));
         }
+        self.gathered(feeder, key, Gathered { start, is_first }, tally, now)
+    }
+
+    /// A line was put at the end of a session's buffer.
+    fn gathered(
+        &mut self,
+        feeder: &mut Feeder,
+        key: SlotId,
+        line: Gathered,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<Result<(), RequestFault>, Ending> {
+        let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
+        let Gathered { start, is_first } = line;
         let added = session.buffer.len() - start;
         let size = session.dump.as_ref().map_or(0, |dump| dump.size_bytes) + session.buffer.len() as u64;
         if size > self.settings.session_bytes_max {
@@ -547,25 +717,37 @@ impl Collector {
         session.last_entry_order = self.entries;
         if is_first {
             session.started_ms = now.wall_ms();
-            tally.sessions_started += 1;
         }
         let verdict = session.take_line(start);
         match verdict {
             Verdict::Duplicate => tally.duplicates_dropped += 1,
             Verdict::Next | Verdict::Gap(_) => {
+                tally.sessions_started += u64::from(is_first);
                 tally.entries_appended += 1;
                 tally.entries_appended_bytes += added as u64;
             }
         }
         if let Verdict::Gap(missing) = verdict {
             tally.missing_entries += missing;
-            warn!("session.gap conn={} session={} missing={missing}", feeder.connection, session.id);
+            limited!(
+                self.lines.gap,
+                now.instant,
+                Level::Warn,
+                "session.gap conn={} session={} missing={missing}",
+                feeder.connection,
+                session.id
+            );
         }
         if session.buffer.len() >= self.settings.flush_bytes {
             self.flush(key, tally, now);
         } else if !session.flush_pending {
             session.flush_pending = true;
-            self.flush_queue.push_back((now.instant + self.settings.flush_interval, key));
+            let due = now.instant + self.settings.flush_interval;
+            let due = match self.flush_queue.back() {
+                Some((last, _)) if *last >= due => *last,
+                Some(_) | None => due + FLUSH_GROUP,
+            };
+            self.flush_queue.push_back((due, key));
         }
         Ok(Ok(()))
     }
@@ -582,6 +764,10 @@ impl Collector {
         let max = self.settings.session_bytes_max;
         let only_one = feeder.carried.len() == 1 && self.sessions.find(key).is_some_and(|found| found.by_url);
         if !only_one {
+            // Others on this connection must not suffer, and back ends cannot stop one session: it goes on in a new part.
+            // The entry that did not fit is the last that is lost.
+            feeder.carried.remove(key);
+            self.finish(key, false, tally, now);
             return Ok(Err(RequestFault::SessionTooBig));
         }
         tally.requests_refused.add_one(RequestFault::SessionTooBig);
@@ -591,11 +777,17 @@ impl Collector {
         Err(Ending { reason: CloseReason::Hopeless, text: text.into() })
     }
 
-    /// A connection is to be closed for a message that is too big. When its session was resumed and met the same
-    /// refusal without any progress, its client would send the message for ever: the session is finished and the
-    /// reason becomes [`CloseReason::Hopeless`].
-    pub fn message_too_big(&mut self, feeder: &mut Feeder, tally: &mut Tally, now: Now) -> CloseReason {
-        let Some(id) = feeder.url_id.clone() else { return CloseReason::MessageTooBig };
+    /// A connection is to be closed for something that its client would send again: a message that is too big, too many
+    /// bad requests. When its session was resumed and met the same refusal without any progress, that would go on for
+    /// ever: the session is finished and the reason becomes [`CloseReason::Hopeless`].
+    pub fn refused_for(
+        &mut self,
+        reason: CloseReason,
+        feeder: &mut Feeder,
+        tally: &mut Tally,
+        now: Now,
+    ) -> CloseReason {
+        let Some(id) = feeder.url_id.clone() else { return reason };
         let session = feeder.carried.find(id.as_str(), &self.sessions);
         let received =
             session.and_then(|key| self.sessions.find(key)).map_or(0, |found| found.ledger.received());
@@ -612,7 +804,7 @@ impl Collector {
             self.hopeless.pop_front();
         }
         self.hopeless.push_back((id, received));
-        CloseReason::MessageTooBig
+        reason
     }
 
     /// A connection ended: its sessions wait for their clients or are finished.
@@ -630,7 +822,14 @@ impl Collector {
     fn park(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         self.flush(key, tally, now);
         let Some(session) = self.sessions.find(key) else { return };
-        info!("session.wait session={} received={}", session.id, session.ledger.received());
+        limited!(
+            self.lines.wait,
+            now.instant,
+            Level::Info,
+            "session.wait session={} received={}",
+            session.id,
+            session.ledger.received()
+        );
         if let Some(dump) = &session.dump {
             self.dumps.release(key, dump);
         }
@@ -638,7 +837,9 @@ impl Collector {
 
     /// Does what is due: appends, acknowledgements, the end of waiting sessions. Returns whether more is due already.
     pub fn tick(&mut self, tally: &mut Tally, now: Now) -> bool {
-        self.recover_leftovers(tally, now);
+        if self.recover_leftovers(LEFTOVERS_PER_TURN, tally, now) {
+            return true;
+        }
         let mut budget = FLUSHES_PER_TURN;
         while let Some(&(deadline, key)) = self.flush_queue.front() {
             if deadline > now.instant {
@@ -664,7 +865,10 @@ impl Collector {
                 self.acknowledge(key, tally, now);
             }
         }
-        while let Some((key, why)) = self.sessions.expired(now.instant) {
+        while let Some((key, why)) =
+            if budget > 0 { self.sessions.expired(now.instant) } else { return true }
+        {
+            budget -= 1;
             match why {
                 Expiry::Grace => tally.waiting_finished.add_one(WaitingEnd::Expired),
                 Expiry::Limit => tally.waiting_finished.add_one(WaitingEnd::TooMany),
@@ -706,21 +910,34 @@ impl Collector {
     /// Appends what is gathered for a session and acknowledges what has become durable.
     fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         let Some(session) = self.sessions.find_mut(key) else { return };
-        if !session.buffer.is_empty() {
+        if session.buffer.is_empty() {
+            // Duplicates were put into it and taken out again.
+            let buffer = std::mem::take(&mut session.buffer);
+            self.keep_spare(buffer);
+        } else {
             let written = match &mut session.dump {
                 Some(dump) => {
                     self.dumps.append(key, dump, &[&session.buffer]).map(|()| session.buffer.len() as u64)
                 }
-                None => create_dump(&mut self.dumps, key, session),
+                None => {
+                    let created = create_dump(&mut self.dumps, key, session);
+                    if let Some(dump) = &session.dump {
+                        let (id, name) = (&session.id, &dump.name);
+                        limited!(
+                            self.lines.create,
+                            now.instant,
+                            Level::Info,
+                            "dump.create session={id} dump={name}"
+                        );
+                    }
+                    created
+                }
             };
             match written {
                 Ok(bytes) => {
                     self.bytes_in_progress += bytes;
-                    let mut buffer = session.settle();
-                    if buffer.capacity() <= SPARE_BUFFER_BYTES_MAX && self.spare.len() < SPARE_BUFFERS_MAX {
-                        buffer.clear();
-                        self.spare.push(buffer);
-                    }
+                    let buffer = session.settle();
+                    self.keep_spare(buffer);
                 }
                 Err(failure) => return self.append_failed(key, &failure, tally, now),
             }
@@ -728,9 +945,21 @@ impl Collector {
         self.acknowledge(key, tally, now);
     }
 
+    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
+        let is_useful = (1..=SPARE_BUFFER_BYTES_MAX).contains(&buffer.capacity());
+        if is_useful && self.spare.len() < SPARE_BUFFERS_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
     fn acknowledge(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         let Some(session) = self.sessions.find_mut(key) else { return };
+        // What is said concerns the one session of the URL: the client knows no other by its numbers.
         let State::Open(connection) = session.state else { return };
+        if !session.is_of_url {
+            return;
+        }
         let due = now.instant.saturating_duration_since(session.acknowledged_at) >= ACKNOWLEDGE_INTERVAL;
         let effects = &mut self.effects;
         let before = effects.len();
@@ -756,14 +985,22 @@ impl Collector {
         let lost_bytes = session.drop_buffer();
         tally.dump_write_errors += 1;
         tally.session_errors += 1;
-        let cause = std::error::Error::source(failure).map(ToString::to_string).unwrap_or_default();
-        error!("dump.error session={} err=\"{failure}: {cause}\" lost_bytes={lost_bytes}", session.id);
+        limited!(
+            self.lines.error,
+            now.instant,
+            Level::Error,
+            "dump.error session={} err={} lost_bytes={lost_bytes}",
+            session.id,
+            value(chain(failure))
+        );
         let feeder = match session.state {
             State::Open(connection) => Some(connection),
             State::Waiting { .. } => None,
         };
         if let Some(connection) = feeder {
-            self.effects.push(Effect::SessionFailed { connection, session: key });
+            // A client whose numbers are acknowledged must come back for what was lost, whatever else it carries.
+            let must_return = session.is_of_url && session.is_numbered();
+            self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
         }
         match failure {
             AppendError::Replaced { .. } => {
@@ -796,13 +1033,29 @@ impl Collector {
         let size_bytes = dump.size_bytes;
         match self.dumps.finish(owner, dump, now.wall) {
             Ok(job) => {
-                info!("dump.finish dump={} bytes={size_bytes}", dump.name);
+                limited!(
+                    self.lines.finish,
+                    now.instant,
+                    Level::Info,
+                    "dump.finish dump={} bytes={size_bytes}",
+                    dump.name
+                );
                 self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
                 self.effects.push(Effect::Finished(job));
             }
             Err(cause) => {
                 tally.session_errors += 1;
-                error!("dump.error dump={} err=\"cannot finish: {cause}\"", dump.name);
+                let err = value(format!("cannot finish: {cause}"));
+                limited!(
+                    self.lines.error,
+                    now.instant,
+                    Level::Error,
+                    "dump.error dump={} err={err}",
+                    dump.name
+                );
+                if self.unfinished.len() < UNFINISHED_MAX {
+                    self.unfinished.push(dump.clone());
+                }
             }
         }
     }
@@ -835,6 +1088,15 @@ fn rest_of_grace(
     grace.saturating_sub(waited).min((grace * 4).saturating_sub(since(last_write)))
 }
 
+/// The line that was put at the end of a session's buffer last.
+#[derive(Debug, Clone, Copy)]
+struct Gathered {
+    /// Where it starts.
+    start: usize,
+    /// Whether it is the first entry of the session.
+    is_first: bool,
+}
+
 /// Messages that were too big, by session, that are remembered.
 const HOPELESS_MAX: usize = 1_000;
 
@@ -850,7 +1112,6 @@ fn create_dump(dumps: &mut DumpStore, key: SlotId, session: &mut Session) -> Res
     match created {
         Ok(dump) => {
             let bytes = dump.size_bytes;
-            info!("dump.create session={} dump={}", session.id, dump.name);
             session.dump = Some(dump);
             Ok(bytes)
         }
@@ -888,12 +1149,12 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         id: has_part.then(|| session.id.as_str()),
         part: has_part.then_some(part),
         continues_from: session.continues_from,
-        claims: info.claims.as_ref(),
+        claims: info.claims.as_deref(),
     });
     let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
     if let Err(failure) = serde_json::to_writer(&mut *out, &line) {
         // Writing plain strings and integers into memory has no way to fail.
-        error!("dump.error session={} err=\"cannot write the first line: {failure}\"", session.id);
+        error!("dump.error session={} err={}", session.id, value(failure));
     }
     out.push(b'\n');
 }

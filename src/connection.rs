@@ -4,24 +4,24 @@
 //! fed) and *closing* (the last bytes are out or on their way; what still comes is drained, so that no reset destroys
 //! them). Generic over the transport, so that every split of the bytes can be played in a test; names no mio, no file.
 //!
-//! Memory: nothing but this struct and [`OpenSocket`] while no head, message or answer is incomplete. All reads go
+//! Memory: nothing but this struct and `OpenSocket` while no head, message or answer is incomplete. All reads go
 //! into one buffer shared by all connections.
 //! Rules: RFC 6455 5.5, 7; our contract, section 5.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info};
+use log::Level;
 
 use crate::address::AddressKey;
 use crate::auth::{Claims, Denied};
-use crate::collector::{Collector, Ending, Feeder, Now};
+use crate::collector::{Collector, Ending, Feeder, LINES_PER_S, Now};
 use crate::gate::Gate;
 use crate::handshake::{self, Upgrade};
 use crate::http::{self, HeadLimits, HeadStatus, Method, Route};
-use crate::logging::Peer;
+use crate::limited;
+use crate::logging::{Peer, RateLimit, value};
 use crate::metrics::{MessageKind, Tally};
 use crate::reactor::slots::SlotId;
 use crate::reactor::timers::Tick;
@@ -36,6 +36,8 @@ const DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// A read of at least so many bytes counts as a sign of life even when it completes no frame, so that a large message
 /// may take its time on a slow link while a peer that drips single bytes may not.
 const PROGRESS_BYTES_MIN: usize = 512;
+/// Bytes that have left and are still held, at most.
+const SENT_BYTES_MAX: usize = 64 * 1024;
 /// The client closes with this code when it has left the conference for good.
 const CODE_LEFT: u16 = 3001;
 
@@ -46,6 +48,9 @@ pub trait Transport: Read + Write {
     /// # Errors
     /// When the stream is not connected any more.
     fn finish_writing(&mut self) -> io::Result<()>;
+
+    /// Says good-bye in the stream's own way, as far as it takes it at once; it is closed next.
+    fn say_goodbye(&mut self) {}
 
     /// Whether another read has something to tell although it raises no event.
     fn has_more(&self) -> bool {
@@ -102,8 +107,25 @@ pub struct Turn<'a> {
     pub gate: &'a mut Gate,
     /// Bytes held for incomplete messages of all connections.
     pub incomplete_bytes: &'a mut usize,
+    /// Bounds of the log lines that peers can cause.
+    pub lines: &'a mut ConnectionLines,
     /// The clocks.
     pub now: Now,
+}
+
+/// Bounds of the log lines of all connections, one per call site.
+#[derive(Debug)]
+pub struct ConnectionLines {
+    open: RateLimit,
+    close: RateLimit,
+    refuse: RateLimit,
+}
+
+impl Default for ConnectionLines {
+    fn default() -> Self {
+        let line = || RateLimit::new(LINES_PER_S, Duration::from_secs(1));
+        Self { open: line(), close: line(), refuse: line() }
+    }
 }
 
 /// What the reactor does with a connection after a step.
@@ -129,6 +151,8 @@ enum Phase {
     Open(Box<OpenSocket>),
     /// The last bytes are queued.
     Closing {
+        /// Whether the peer has closed, too: then all is over once our answer is out.
+        is_agreed: bool,
         /// Whether our side is closed already.
         is_shut: bool,
         /// What was read and thrown away.
@@ -159,6 +183,15 @@ impl Outgoing {
 
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// So many bytes have left. What has left is let go of now and then, for a peer that always leaves a little.
+    fn advance(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent >= SENT_BYTES_MAX {
+            self.bytes.drain(..self.sent.min(self.bytes.len()));
+            self.sent = 0;
+        }
     }
 }
 
@@ -362,7 +395,13 @@ impl<S: Transport> Connection<S> {
 
     fn refused(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
         turn.tally.connections_refused.add_one(refusal);
-        debug!("conn.refuse conn={} peer={} reason={}", self.id, Peer(self.peer), refusal.label());
+        let (id, peer, reason) = (self.id, Peer(self.peer), refusal.label());
+        limited!(
+            turn.lines.refuse,
+            turn.now.instant,
+            Level::Info,
+            "conn.refuse conn={id} peer={peer} reason={reason}"
+        );
         self.start_closing(turn.now.instant);
     }
 
@@ -371,8 +410,9 @@ impl<S: Transport> Connection<S> {
         upgrade.write_response(&mut self.outgoing.bytes);
         let stats_format = crate::extract::stats_format(&upgrade.user_agent);
         let mut info = upgrade.connection_info(stats_format);
-        let denied = verdict.map(|claims| info.claims = claims).err();
-        let mut feeder = Feeder::new(self.id, upgrade.client_type, Rc::new(info), upgrade.session_id.clone());
+        let denied = verdict.map(|claims| info.claims = claims.map(Box::new)).err();
+        let info = turn.collector.share(info);
+        let mut feeder = Feeder::new(self.id, upgrade.client_type, info, upgrade.session_id.clone());
         turn.tally.connections_upgraded += 1;
         self.is_counted_open = true;
         self.last_heard = turn.now.instant;
@@ -383,7 +423,13 @@ impl<S: Transport> Connection<S> {
                 Err(Ending { reason: CloseReason::Unauthorized, text: denied.to_string().into() })
             }
         };
-        info!("conn.open conn={} peer={} client={}", self.id, Peer(self.peer), upgrade.client_type.name());
+        let (id, peer, client) = (self.id, Peer(self.peer), upgrade.client_type.name());
+        limited!(
+            turn.lines.open,
+            turn.now.instant,
+            Level::Info,
+            "conn.open conn={id} peer={peer} client={client}"
+        );
         self.phase = Phase::Open(Box::new(OpenSocket { decoder: Decoder::default(), feeder }));
         match greeted {
             Ok(number) => {
@@ -408,12 +454,7 @@ impl<S: Transport> Connection<S> {
                     match event {
                         Event::Text(text) => {
                             turn.tally.messages.add_one(MessageKind::Text);
-                            let taken = turn.collector.message(
-                                &mut socket.feeder,
-                                text.as_bytes(),
-                                turn.tally,
-                                turn.now,
-                            );
+                            let taken = turn.collector.text(&mut socket.feeder, &text, turn.tally, turn.now);
                             if let Err(ending) = taken {
                                 break Some(Ended::ByUs(ending));
                             }
@@ -471,14 +512,17 @@ impl<S: Transport> Connection<S> {
         websocket::push_close(&mut self.outgoing.bytes, code, "");
         self.ended(CloseReason::PeerClosed, &format!("code={}", code.unwrap_or(1005)), turn);
         self.start_closing(turn.now.instant);
+        if let Phase::Closing { is_agreed, .. } = &mut self.phase {
+            *is_agreed = true;
+        }
     }
 
     /// Closes an upgraded connection from our side; has no effect on any other.
     pub fn close(&mut self, ending: &Ending, turn: &mut Turn<'_>) {
         let Phase::Open(socket) = &mut self.phase else { return };
         let mut reason = ending.reason;
-        if reason == CloseReason::MessageTooBig {
-            reason = turn.collector.message_too_big(&mut socket.feeder, turn.tally, turn.now);
+        if matches!(reason, CloseReason::MessageTooBig | CloseReason::BadRequests) {
+            reason = turn.collector.refused_for(reason, &mut socket.feeder, turn.tally, turn.now);
         }
         self.leave(Farewell::MayReturn, turn);
         if let Some(code) = reason.code() {
@@ -498,11 +542,17 @@ impl<S: Transport> Connection<S> {
 
     fn ended(&self, reason: CloseReason, detail: &str, turn: &mut Turn<'_>) {
         turn.tally.connections_closed.add_one(reason);
-        info!("conn.close conn={} reason={} detail={detail:?}", self.id, reason.label());
+        let (id, reason, detail) = (self.id, reason.label(), value(detail));
+        limited!(
+            turn.lines.close,
+            turn.now.instant,
+            Level::Info,
+            "conn.close conn={id} reason={reason} detail={detail}"
+        );
     }
 
     fn start_closing(&mut self, now: Instant) {
-        self.phase = Phase::Closing { is_shut: false, drained_bytes: 0 };
+        self.phase = Phase::Closing { is_agreed: false, is_shut: false, drained_bytes: 0 };
         self.outgoing.late_pong = None;
         self.deadline = now + CLOSING_TIME;
     }
@@ -548,7 +598,7 @@ impl<S: Transport> Connection<S> {
                 continue;
             }
             match self.stream.write(rest) {
-                Ok(count) => self.outgoing.sent += count,
+                Ok(count) => self.outgoing.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.transport_failed(turn, &error),
@@ -560,8 +610,14 @@ impl<S: Transport> Connection<S> {
         if self.outgoing.len() > turn.limits.outgoing_bytes_max {
             return self.too_slow(turn);
         }
-        if let Phase::Closing { is_shut, drained_bytes } = &mut self.phase {
-            if self.outgoing.is_empty() && !self.stream.wants_write() && !*is_shut {
+        let waits = self.wants_write();
+        if let Phase::Closing { is_agreed, is_shut, drained_bytes } = &mut self.phase {
+            if !waits && *is_agreed {
+                // A server closes first (RFC 6455 7.1.1). Nothing may follow a close frame, so no answer is lost by it.
+                self.stream.say_goodbye();
+                return Step::Gone;
+            }
+            if !waits && !*is_shut {
                 *is_shut = true;
                 if self.stream.finish_writing().is_err() {
                     return Step::Gone;

@@ -5,7 +5,7 @@
 //! connection counts for the client that it names, see [`crate::address`].
 
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::{self, AddressCounts, AddressKey};
 use crate::auth::{Auth, Claims, Denied};
@@ -129,9 +129,12 @@ impl HandshakeBudget {
             reason = "capped by a u32 just below"
         )]
         let earned = earned.min(f64::from(self.per_s)) as u32;
-        if earned > 0 {
+        if earned == self.per_s {
+            (self.left, self.refilled) = (self.per_s, now);
+        } else if earned > 0 {
             self.left = self.left.saturating_add(earned).min(self.per_s);
-            self.refilled = now;
+            // What was earned in part is not lost.
+            self.refilled += Duration::from_secs_f64(f64::from(earned) / f64::from(self.per_s));
         }
     }
 }

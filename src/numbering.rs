@@ -6,6 +6,8 @@
 //! element 4, so only entries of five elements can be acknowledged.
 //! Rules: our contract, "who is numbered"; client: entries and sequence numbers.
 
+use crate::blocks::{BLOCK_BYTES, Strings, bits};
+
 /// Integers above this are clocks in milliseconds (1973 and later), never entry numbers.
 pub const CLOCK_MIN: u64 = 100_000_000_000;
 
@@ -79,38 +81,43 @@ fn integer_from_end(text: &[u8]) -> Option<(&[u8], u64)> {
 }
 
 /// Whether `line`, valid JSON, is an array of exactly five elements.
+///
+/// The third of them is most of the line, so the line is searched for brackets; commas count only where the depth is 1.
 #[must_use]
 pub fn has_five_elements(line: &[u8]) -> bool {
-    let (mut commas, mut depth, mut at) = (0, 0_u32, 0);
-    while let Some(byte) = line.get(at) {
-        match byte {
-            b'"' => at = end_of_string(line, at),
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b',' if depth == 1 => commas += 1,
-            _ => {}
+    let (mut commas, mut depth) = (0, 0_u32);
+    let mut strings = Strings::default();
+    for chunk in line.chunks(BLOCK_BYTES) {
+        let mut block = [b' '; BLOCK_BYTES];
+        for (filled, byte) in block.iter_mut().zip(chunk) {
+            *filled = *byte;
         }
-        at += 1;
+        let outside = !strings.next(&block);
+        let mut brackets = bits(&block, |byte| matches!(byte | 0x20, b'{' | b'}')) & outside;
+        let mut rest = u64::MAX;
+        loop {
+            // The lowest bracket, or no bit for none; what is below it is on one level.
+            let bracket = brackets & brackets.wrapping_neg();
+            if depth == 1 {
+                let level = rest & bracket.wrapping_sub(1);
+                commas += (bits(&block, |byte| byte == b',') & outside & level).count_ones();
+            }
+            if bracket == 0 {
+                break;
+            }
+            let byte = block.get(bracket.trailing_zeros() as usize);
+            depth = if matches!(byte, Some(b'[' | b'{')) { depth + 1 } else { depth.saturating_sub(1) };
+            rest = !(bracket | bracket.wrapping_sub(1));
+            brackets &= rest;
+        }
     }
     commas == 4
-}
-
-/// The index of the quote that ends the string which starts at `start`.
-fn end_of_string(line: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while let Some(byte) = line.get(at) {
-        match byte {
-            b'"' => return at,
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-    at
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_number_is_the_last_element_after_a_clock() {
@@ -170,5 +177,20 @@ mod tests {
             assert_eq!(is_acknowledgeable(line.as_bytes()), acknowledgeable, "{line}");
         }
         assert_eq!(line_number(br#"["t",null,null,1700000000000,3]"#), Some(3));
+    }
+
+    proptest! {
+        #[test]
+        fn elements_are_counted_as_a_parser_does(
+            elements in proptest::collection::vec("[\\[\\]{},\"\\\\:a]{0,90}", 0..8),
+            nested in 0_usize..8,
+        ) {
+            let mut array: Vec<serde_json::Value> = elements.into_iter().map(serde_json::Value::from).collect();
+            if let Some(element) = array.get_mut(nested) {
+                *element = serde_json::json!({"a,": [element, [], {"}": element}], "b": {}});
+            }
+            let line = serde_json::to_string(&array).expect("JSON");
+            prop_assert_eq!(has_five_elements(line.as_bytes()), array.len() == 5, "{}", line);
+        }
     }
 }

@@ -9,6 +9,8 @@
 //! without its losses (big numbers, `1e400`).
 //! Rules: reference, "messages from the client"; ours where the reference is odd (see the crate docs).
 
+pub mod usual;
+
 use std::borrow::Cow;
 use std::fmt;
 

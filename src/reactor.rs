@@ -7,6 +7,7 @@
 //! Nothing here blocks, apart from the buffered append that [`crate::dump`] declares.
 
 pub mod desk;
+pub mod pacer;
 pub mod slots;
 pub mod socket;
 pub mod timers;
@@ -17,14 +18,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{Level, debug, error, info, warn};
+use log::{Level, error, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::auth::Auth;
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
-use crate::connection::{Connection, ConnectionLimits, Step, Turn};
+use crate::connection::{Connection, ConnectionLimits, ConnectionLines, Step, Turn};
 use crate::descriptors::{self, Shares};
 use crate::dump_folder::DumpFolder;
 use crate::gate::Gate;
@@ -32,9 +34,10 @@ use crate::limited;
 use crate::logging::{RateLimit, chain, value};
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::reactor::desk::Desk;
+use crate::reactor::pacer::{Pacer, TurnLoad};
 use crate::reactor::slots::{SlotId, Slots};
 use crate::reactor::socket::Socket;
-use crate::reactor::timers::Wheel;
+use crate::reactor::timers::{TICK, Wheel};
 use crate::reasons::{CloseReason, Refusal};
 use crate::reload;
 use crate::signals::{Signal, Signals};
@@ -57,7 +60,9 @@ const ACCEPT_WARNINGS: Duration = Duration::from_secs(10);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// A turn that takes longer is worth a warning.
 const TURN_SLOW: Duration = Duration::from_millis(100);
-/// Bytes read from each connection when the server stops, for clients that cannot send again.
+/// How long peers may take to close when the server stops; a little more than a connection's own limit.
+const FAREWELL_TIME: Duration = Duration::from_millis(2500);
+/// Reads from each connection when the server stops, for what has arrived from clients that cannot send it again.
 const LAST_READS: usize = 16;
 
 /// Why the loop cannot go on. systemd restarts the process, and what is on disk is taken up again.
@@ -111,7 +116,7 @@ impl Source {
     }
 }
 
-/// The waker's token, for whoever creates the [`Waker`] before the reactor exists.
+/// The waker's token, for whoever creates the [`mio::Waker`] before the reactor exists.
 #[must_use]
 pub fn inbox_token() -> Token {
     Source::Inbox.token()
@@ -121,8 +126,13 @@ pub fn inbox_token() -> Token {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Running,
-    /// Stopping: nothing is accepted, workers may go on until then.
-    Draining(Instant),
+    /// Stopping: nobody is let in.
+    Draining {
+        /// Until then peers may read our last bytes and close.
+        farewell: Instant,
+        /// Until then workers may go on.
+        deadline: Instant,
+    },
     /// Over; jobs that run may go on until then.
     Stopped(Instant),
 }
@@ -143,6 +153,8 @@ pub struct Parts {
     pub poll: Poll,
     /// The listening socket.
     pub listener: std::net::TcpListener,
+    /// Whether somebody else keeps it open, so that connections wait there for the next server.
+    pub is_listener_passed: bool,
     /// Signals of the process.
     pub signals: Signals,
     /// The service manager.
@@ -174,6 +186,7 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     listener: TcpListener,
+    is_listener_passed: bool,
     /// Set when the listener has, or may have, connections to accept.
     accept_pending: bool,
     accept_warnings: RateLimit,
@@ -193,10 +206,14 @@ pub struct Reactor {
     upgraded: usize,
     /// Connections that may have more to read; each at most once.
     ready: VecDeque<SlotId>,
+    pacer: Pacer,
+    /// Whether a peer waits for the next turn: one was accepted in this one.
+    is_urgent: bool,
     wheel: Wheel,
     expired: Vec<(u64, timers::Tick)>,
     buffer: Vec<u8>,
     incomplete_bytes: usize,
+    lines: ConnectionLines,
     gate: Gate,
     tls: Option<Tls>,
     collector: Collector,
@@ -205,6 +222,8 @@ pub struct Reactor {
     metrics: Arc<Metrics>,
     tally: Tally,
     free_bytes: u64,
+    /// How long the oldest finished dump had waited when it was last looked at.
+    oldest_pending: Duration,
     housekeeping_due: Instant,
     more_due: bool,
     reload: Box<dyn FnMut() -> Option<Config>>,
@@ -218,8 +237,18 @@ impl Reactor {
     /// When a source cannot be registered.
     pub fn new(parts: Parts) -> Result<Self, ReactorError> {
         let now = clocks();
-        let Parts { config, shares, open_files_max, poll, listener, mut signals, supervisor, folder, .. } =
-            parts;
+        let Parts {
+            config,
+            shares,
+            open_files_max,
+            poll,
+            listener,
+            is_listener_passed,
+            mut signals,
+            supervisor,
+            folder,
+            ..
+        } = parts;
         let failed = |what| move |source| ReactorError::Register { what, source };
         listener.set_nonblocking(true).map_err(failed("listener"))?;
         let mut listener = TcpListener::from_std(listener);
@@ -232,6 +261,7 @@ impl Reactor {
             poll,
             events: Events::with_capacity(EVENTS_PER_POLL),
             listener,
+            is_listener_passed,
             accept_pending: true,
             accept_paused_until: None,
             accept_warnings: RateLimit::new(1, ACCEPT_WARNINGS),
@@ -245,11 +275,14 @@ impl Reactor {
             connections: Slots::default(),
             upgraded: 0,
             ready: VecDeque::new(),
+            pacer: Pacer::new(config.reactor.coalesce, now.instant),
+            is_urgent: false,
             wheel: Wheel::new(now.instant),
             expired: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
             incomplete_bytes: 0,
             tls: parts.tls,
+            lines: ConnectionLines::default(),
             gate: Gate::new(&config, parts.auth, now.instant),
             config,
             collector: parts.collector,
@@ -258,6 +291,7 @@ impl Reactor {
             metrics: parts.metrics,
             tally: Tally::default(),
             free_bytes: 0,
+            oldest_pending: Duration::ZERO,
             housekeeping_due: now.instant,
             more_due: true,
             reload: parts.reload,
@@ -278,7 +312,7 @@ impl Reactor {
         self.tally_up(now);
         let deadline = match self.flow {
             Flow::Stopped(deadline) => deadline,
-            Flow::Running | Flow::Draining(_) => now.instant,
+            Flow::Running | Flow::Draining { .. } => now.instant,
         };
         let Leftover { queued, in_work } = self.desk.shut_down(deadline);
         info!("server.stopped jobs_queued={queued} jobs_interrupted={in_work}");
@@ -304,10 +338,18 @@ impl Reactor {
 
     /// Waits for readiness, at most until the next deadline. An interrupted wait is an empty turn.
     fn sleep_until_work(&mut self) -> Result<(), ReactorError> {
+        crate::logging::flush();
         let now = clocks().instant;
         let is_busy =
             !self.ready.is_empty() || self.more_due || (self.accept_pending && self.may_accept(now));
-        let timeout = if is_busy { Some(Duration::ZERO) } else { self.next_deadline(now) };
+        let deadline = if is_busy { Some(Duration::ZERO) } else { self.next_deadline(now) };
+        let timeout = match self.pacer.pause() {
+            Some(pause) if !is_busy => {
+                self.let_gather(deadline.map_or(pause, |deadline| deadline.min(pause)));
+                Some(Duration::ZERO)
+            }
+            Some(_) | None => deadline,
+        };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -316,6 +358,16 @@ impl Reactor {
             }
             Err(error) => Err(ReactorError::Poll(error)),
         }
+    }
+
+    /// Lets readiness gather for so long, or until somebody wants to connect.
+    fn let_gather(&self, pause: Duration) {
+        let Ok(pause) = pause.try_into() else { return };
+        let knocks = PollFd::new(&self.listener, PollFlags::IN);
+        // Who already waits for a place would end every pause.
+        let mut watched = if self.accept_pending { Vec::new() } else { vec![knocks] };
+        // An error or a signal only makes it shorter.
+        let _ = rustix::event::poll(&mut watched, Some(&pause));
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Duration> {
@@ -335,11 +387,12 @@ impl Reactor {
     /// Token -> source -> queues; nothing dies here.
     fn dispatch(&mut self, now: Now) {
         let mut writable = Vec::new();
-        let (mut inbox, mut signals) = (false, false);
+        let mut signals = false;
         for event in &self.events {
             match Source::of(event.token()) {
                 Source::IngestListener => self.accept_pending = true,
-                Source::Inbox => inbox = true,
+                // What has come is found by the tick and the desk, which look every turn.
+                Source::Inbox => {}
                 Source::Signals => signals = true,
                 Source::Connection(id) => {
                     let Some(connection) = self.connections.find_mut(id) else {
@@ -360,16 +413,20 @@ impl Reactor {
         for id in writable {
             self.step(id, now, Connection::write);
         }
-        if inbox {
-            self.collector.recover_leftovers(&mut self.tally, now);
-        }
         if signals {
             self.take_signals(now);
         }
     }
 
+    /// While stopping, a listener of our own is still served: its backlog ends with us, so whoever comes is told (503)
+    /// instead of left waiting. One that was passed is left to the next server.
     fn may_accept(&self, now: Instant) -> bool {
-        self.flow == Flow::Running
+        let is_served = match self.flow {
+            Flow::Running => true,
+            Flow::Draining { .. } => !self.is_listener_passed,
+            Flow::Stopped(_) => false,
+        };
+        is_served
             && self.accept_paused_until.is_none_or(|until| until <= now)
             && self.connections.len() < self.shares.connections_max + self.shares.refusals_max
     }
@@ -415,11 +472,10 @@ impl Reactor {
     }
 
     fn accepted(&mut self, stream: TcpStream, peer: IpAddr, now: Now) {
+        self.is_urgent = true;
         self.tally.connections_accepted += 1;
-        // Acknowledgements are small and must not wait for each other. Without it they are late, not lost.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!("accept.nodelay err={error:?}");
-        }
+        // TCP_NODELAY is not asked for: what a turn has for a peer goes out in one write, and that an acknowledgement may
+        // wait for the one before it to arrive hurts nobody. It would be one system call more for each connection.
         let mut socket = match &self.tls {
             None => Socket::Plain(stream),
             Some(tls) => match tls.accept(stream) {
@@ -490,7 +546,7 @@ impl Reactor {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let was_upgraded = connection.was_upgraded();
         let refusal = match self.flow {
-            Flow::Draining(_) | Flow::Stopped(_) => Some(Refusal::Draining),
+            Flow::Draining { .. } | Flow::Stopped(_) => Some(Refusal::Draining),
             Flow::Running if self.collector.is_disk_low() => Some(Refusal::DiskFull),
             Flow::Running if self.upgraded >= self.shares.connections_max => {
                 Some(Refusal::TooManyConnections)
@@ -505,6 +561,7 @@ impl Reactor {
             refusal,
             gate: &mut self.gate,
             incomplete_bytes: &mut self.incomplete_bytes,
+            lines: &mut self.lines,
             now,
         };
         let step = action(connection, &mut turn);
@@ -542,16 +599,15 @@ impl Reactor {
     }
 
     fn bury(&mut self, id: SlotId) {
-        let Some(mut connection) = self.connections.remove(id) else { return };
+        let Some(connection) = self.connections.remove(id) else { return };
         if connection.was_upgraded() {
             self.upgraded -= 1;
         }
         if let Some(counted) = connection.counted {
             self.gate.leave(counted);
         }
-        if let Err(error) = self.poll.registry().deregister(connection.stream_mut().tcp_mut()) {
-            debug!("conn.deregister conn={id} err={error:?}");
-        }
+        // Closing the descriptor, which nobody else has, takes it out of the event queue.
+        drop(connection);
     }
 
     /// What sessions cause beyond their own connection. Effects may cause effects; each closes something, so they end.
@@ -577,8 +633,8 @@ impl Reactor {
                     Effect::Replaced { connection } => {
                         self.close(connection, &Ending::plain(CloseReason::Replaced), now);
                     }
-                    Effect::SessionFailed { connection, session } => {
-                        self.session_failed(connection, session, now)
+                    Effect::SessionFailed { connection, session, must_return } => {
+                        self.session_failed(connection, session, must_return, now)
                     }
                     Effect::Finished(job) => self.desk.add(job, &mut self.tally),
                 }
@@ -597,9 +653,9 @@ impl Reactor {
         });
     }
 
-    fn session_failed(&mut self, id: SlotId, session: SlotId, now: Now) {
+    fn session_failed(&mut self, id: SlotId, session: SlotId, must_return: bool, now: Now) {
         let was_the_last = self.connections.find_mut(id).is_some_and(|found| found.lose_session(session));
-        if was_the_last {
+        if was_the_last || must_return {
             let text = "the dump cannot be written at present".into();
             self.close(id, &Ending { reason: CloseReason::StorageError, text }, now);
         }
@@ -616,6 +672,10 @@ impl Reactor {
     }
 
     fn reload(&mut self) {
+        if self.flow != Flow::Running {
+            warn!("config.reload ignored=\"the server is stopping\"");
+            return;
+        }
         self.supervisor.reloading();
         if let Some(config) = (self.reload)() {
             self.limits = connection_limits(&config);
@@ -623,6 +683,7 @@ impl Reactor {
             self.shares = Shares::divide(descriptors, config.limits.connections_max);
             self.gate.reconfigure(&config, reload::keys(&config.auth));
             self.collector.reconfigure(collector_settings(&config));
+            self.pacer.reconfigure(config.reactor.coalesce);
             self.config = config;
         }
         if let Some(tls) = &mut self.tls {
@@ -641,7 +702,8 @@ impl Reactor {
         let (connections, timeout) = (self.connections.len(), self.config.server.shutdown_timeout);
         info!("server.draining connections={connections} timeout_s={}", timeout.as_secs());
         self.supervisor.stopping(timeout);
-        self.flow = Flow::Draining(now.instant + timeout);
+        let farewell = now.instant + FAREWELL_TIME.min(timeout);
+        self.flow = Flow::Draining { farewell, deadline: now.instant + timeout };
         let ids: Vec<SlotId> = self.connections.ids().collect();
         for id in ids {
             // What has arrived is taken: back ends cannot send it again.
@@ -667,12 +729,13 @@ impl Reactor {
 
     /// While stopping: the loop ends when all peers are gone and all jobs done, or when the time is up.
     fn drain(&mut self, now: Now) {
-        let Flow::Draining(deadline) = self.flow else { return };
-        let is_done = self.connections.is_empty() && self.desk.undone() == 0;
+        let Flow::Draining { farewell, deadline } = self.flow else { return };
+        let are_gone = self.connections.is_empty() || now.instant >= farewell;
+        let is_done = are_gone && self.desk.undone() == 0;
         if is_done || now.instant >= deadline {
             self.flow = Flow::Stopped(deadline);
         }
-        self.housekeeping_due = self.housekeeping_due.min(deadline);
+        self.housekeeping_due = self.housekeeping_due.min(deadline).min(farewell.max(now.instant + TICK));
     }
 
     fn housekeep(&mut self, now: Now) {
@@ -692,13 +755,15 @@ impl Reactor {
         if let Some(tls) = self.tls.as_mut().filter(|tls| tls.has_changed()) {
             reload::certificate(tls);
         }
+        self.collector.retry_finishing(&mut self.tally, now);
         if let Err(cause) = self.folder.beat() {
-            error!("disk.error err=\"cannot touch the lock: {cause}\"");
+            error!("disk.error err={}", value(format_args!("cannot touch the lock: {cause}")));
         }
-        self.metrics.set(&self.gauges(now));
+        self.oldest_pending = self.desk.oldest_pending(now.wall);
     }
 
-    fn gauges(&self, now: Now) -> Gauges {
+    /// The state of the loop; all of it is at hand.
+    fn gauges(&self) -> Gauges {
         let sessions = self.collector.sessions();
         Gauges {
             connections: self.upgraded as u64,
@@ -707,7 +772,7 @@ impl Reactor {
             jobs_queued: self.desk.queued() as u64,
             jobs_in_work: self.desk.in_work() as u64,
             dump_bytes_on_disk: self.collector.bytes_in_progress() + self.desk.pending_bytes(),
-            oldest_pending: self.desk.oldest_pending(now.wall),
+            oldest_pending: self.oldest_pending,
             free_bytes: self.free_bytes,
             incomplete_bytes: self.incomplete_bytes as u64,
             open_dump_files: self.collector.dumps().open_files() as u64,
@@ -716,13 +781,17 @@ impl Reactor {
 
     /// Publishes what was counted, and how long the turn took.
     fn tally_up(&mut self, now: Now) {
-        let upgraded_or_gone = self.tally.connections_upgraded > 0 || self.tally != Tally::default();
         self.metrics.publish(&mut self.tally, now.instant);
-        if upgraded_or_gone {
-            self.metrics.set(&self.gauges(now));
-        }
-        let took = clocks().instant.saturating_duration_since(now.instant);
+        self.metrics.set(&self.gauges());
+        let ended = clocks().instant;
+        let took = ended.saturating_duration_since(now.instant);
         self.metrics.observe_turn(took);
+        self.pacer.note(TurnLoad {
+            events: self.events.iter().count(),
+            is_urgent: std::mem::take(&mut self.is_urgent),
+            began: now.instant,
+            ended,
+        });
         if took > TURN_SLOW {
             warn!("loop.slow turn_ms={} turn_ms_max={}", took.as_millis(), TURN_SLOW.as_millis());
         }

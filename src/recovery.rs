@@ -26,6 +26,7 @@ use crate::beneath::{self, Opened};
 use crate::client::ClientType;
 use crate::dump_folder::{self, DumpFolder, is_dump_name};
 use crate::jobs::Wake;
+use crate::logging::value;
 use first_line::{FirstLine, ServerMember};
 use tail::Tail;
 
@@ -176,7 +177,7 @@ fn describe(found: &mut Recovered, head: &[u8]) {
         found.created_ms = clock_ms;
         found.part = server.part.unwrap_or(0);
         if let Some(id) = &server.id {
-            found.id.clone_from(id);
+            id.as_str().clone_into(&mut found.id);
         }
         found.server = server;
     }
@@ -312,7 +313,8 @@ impl Run {
             let name = match entry {
                 Ok(entry) => entry.file_name().to_string_lossy().into_owned(),
                 Err(error) => {
-                    warn!("recovery.list path={} err={error:?}", self.folder.path().display());
+                    let path = value(self.folder.path().display());
+                    warn!("recovery.list path={path} err={}", value(error));
                     break;
                 }
             };
@@ -357,7 +359,7 @@ impl Run {
     fn unknown(&mut self, name: &str, why: &str) {
         self.summary.unknown += 1;
         if self.summary.unknown <= UNKNOWN_REPORTED_MAX {
-            warn!("recovery.unknown name={name:?} left alone: {why}");
+            warn!("recovery.unknown name={} err={}: left alone", value(name), value(why));
         }
     }
 

@@ -339,6 +339,14 @@ impl<S: Transport> Transport for TlsStream<S> {
         }
     }
 
+    fn say_goodbye(&mut self) {
+        if matches!(self.state, State::Tls | State::Ended) {
+            self.session.send_close_notify();
+            // The stream is closed whether it takes this or not.
+            let _ = self.push();
+        }
+    }
+
     fn has_more(&self) -> bool {
         self.state == State::Ended
     }

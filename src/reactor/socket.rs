@@ -66,6 +66,13 @@ impl Transport for Socket {
         }
     }
 
+    fn say_goodbye(&mut self) {
+        match self {
+            Self::Plain(stream) => stream.say_goodbye(),
+            Self::Tls(stream) => stream.say_goodbye(),
+        }
+    }
+
     fn has_more(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.has_more(),

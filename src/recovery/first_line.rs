@@ -6,12 +6,9 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, Value};
 
-use crate::client::ClientType;
-
-/// Longest session id that we accept anywhere.
-const ID_BYTES_MAX: usize = 128;
+use crate::client::{ClientType, SessionId};
 
 /// What the first line says of its dump.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,24 +22,36 @@ pub struct FirstLine {
 }
 
 /// The member `server` of the first line; only what applies is there.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ServerMember {
     /// The session id, where it is not the name of the dump.
-    pub id: Option<String>,
+    pub id: Option<SessionId>,
     /// How many dumps of this id came before.
     pub part: Option<u32>,
-    /// What this dump continues that is not here.
-    pub continues_from: Option<serde_json::Value>,
+    /// The number of the last entry that is not here but in an earlier dump.
+    pub continues_from: Option<u64>,
     /// What a token said of the sender.
-    pub claims: Option<serde_json::Value>,
+    pub claims: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Info {
     client_protocol: Option<String>,
-    server: Option<ServerMember>,
+    server: Value,
+}
+
+impl From<Value> for ServerMember {
+    /// Each member by itself: one that cannot be used does not cost the others.
+    fn from(mut server: Value) -> Self {
+        let mut take = |name: &str| server.get_mut(name).map(Value::take).filter(|value| !value.is_null());
+        Self {
+            id: take("id").and_then(|id| SessionId::parse(id.as_str()?)),
+            part: take("part").and_then(|part| part.as_u64()?.try_into().ok()),
+            continues_from: take("continuesFrom").and_then(|number| number.as_u64()),
+            claims: take("claims"),
+        }
+    }
 }
 
 impl FirstLine {
@@ -55,20 +64,12 @@ impl FirstLine {
             return None;
         }
         let info = rest.get(1).map(|raw| info(raw.get())).unwrap_or_default();
-        let mut server = info.server.unwrap_or_default();
-        server.id = server.id.filter(|id| is_session_id(id));
         Some(Self {
             client: ClientType::of_protocol(info.client_protocol.as_deref().unwrap_or_default()),
             clock_ms: rest.get(2).and_then(|raw| clock_ms(raw.get())),
-            server,
+            server: info.server.into(),
         })
     }
-}
-
-/// Whether `text` is a session id: `^[A-Za-z0-9_-]{1,128}$`.
-#[must_use]
-pub fn is_session_id(text: &str) -> bool {
-    text.len() <= ID_BYTES_MAX && crate::dump_folder::is_dump_name(text)
 }
 
 fn info(raw: &str) -> Info {
@@ -99,9 +100,9 @@ mod tests {
         let first = FirstLine::parse(line).unwrap();
         assert_eq!(first.client, ClientType::Rtcstats);
         assert_eq!(first.clock_ms, Some(1_700_000_000_123));
-        assert_eq!(first.server.id.as_deref(), Some("a_b"));
+        assert_eq!(first.server.id.as_ref().map(SessionId::as_str), Some("a_b"));
         assert_eq!(first.server.part, Some(2));
-        assert_eq!(first.server.continues_from, Some(17.into()));
+        assert_eq!(first.server.continues_from, Some(17));
         assert_eq!(first.server.claims, Some(serde_json::json!({"user": "u"})));
     }
 
@@ -131,6 +132,14 @@ mod tests {
             let found = FirstLine::parse(line.as_bytes()).map(|first| (first.client, first.clock_ms));
             assert_eq!(found, expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_member_that_cannot_be_used_does_not_cost_the_others() {
+        let line =
+            br#"["connectionInfo",null,{"server":{"id":"s","part":-1,"continuesFrom":"x","claims":null}},1]"#;
+        let server = FirstLine::parse(line).unwrap().server;
+        assert_eq!(server, ServerMember { id: SessionId::parse("s"), ..ServerMember::default() });
     }
 
     #[test]

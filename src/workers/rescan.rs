@@ -10,6 +10,7 @@ use super::{Report, Shared, attempts};
 use crate::beneath;
 use crate::dump_folder::{self, is_dump_name};
 use crate::jobs::{Job, Origin};
+use crate::logging::value;
 
 /// Jobs in one report.
 const CHUNK_JOBS_MAX: usize = 128;
@@ -24,7 +25,7 @@ pub(super) fn run(shared: &Shared, mut report: impl FnMut(Report)) {
     let names = match Dir::read_from(finished) {
         Ok(names) => names,
         Err(error) => {
-            warn!("rescan.list path={} err={error:?}", shared.folder.path().display());
+            warn!("rescan.list path={} err={}", value(shared.folder.path().display()), value(error));
             return report(Report::RescanComplete { jobs });
         }
     };
@@ -39,7 +40,7 @@ pub(super) fn run(shared: &Shared, mut report: impl FnMut(Report)) {
             Found::Unknown => {
                 unknown += 1;
                 if unknown <= UNKNOWN_REPORTED_MAX {
-                    warn!("rescan.unknown name={name:?} left alone: is no dump");
+                    warn!("rescan.unknown name={}: is no dump, left alone", value(&name));
                 }
             }
         }
@@ -69,7 +70,7 @@ fn look_at(shared: &Shared, name: &str) -> Found {
         if matches!(beneath::look(finished, dump), Ok(None))
             && let Err(error) = attempts::forget(finished, dump)
         {
-            warn!("rescan.unmark session={dump} err={error:?}");
+            warn!("rescan.unmark dump={dump} err={}", value(error));
         }
         return Found::Nothing;
     }

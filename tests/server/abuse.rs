@@ -43,7 +43,7 @@ impl Watch {
         let height = self.server.usage();
         let idle_share = self.idle_share();
         let grown = height.rss_bytes.saturating_sub(self.before.rss_bytes);
-        println!(
+        eprintln!(
             "{}: {:.1} MiB more, {} ms of processor time within {} ms, then {:.1} % of a core",
             self.what,
             grown as f64 / 1_048_576.0,

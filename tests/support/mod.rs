@@ -4,6 +4,8 @@
 //! Nothing here imitates the server, and the client shares no framing code with it. Every wait has a
 //! deadline; every random choice comes from a seed that is printed when a test fails.
 
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part of this")]
+
 pub(crate) mod archive;
 pub(crate) mod client;
 pub(crate) mod frames;
@@ -15,10 +17,12 @@ pub(crate) mod server;
 
 use std::time::Duration;
 
-pub(crate) use archive::Archive;
-pub(crate) use client::{Upgrade, WsClient};
-pub(crate) use rng::Rng;
-pub(crate) use server::{Settings, TestServer};
+pub(crate) use {
+    archive::Archive,
+    client::{Upgrade, WsClient},
+    rng::Rng,
+    server::{Settings, TestServer},
+};
 
 /// How long anything may take before a test gives up: generous, because the machine may be busy with
 /// other things, and never waited for when all is well.

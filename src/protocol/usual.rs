@@ -1,0 +1,228 @@
+//! The usual request, taken without a JSON parser: `{"statsSessionId":"..","type":"stats-entry","data":".."}`, just so.
+//!
+//! Nearly every message of a browser is one. Its `data` is a string in a string: all that is escaped in it are quotes
+//! and backslashes. So the line is what stands there less some backslashes, and goes in one pass from the read buffer
+//! to where the session gathers its lines. Whatever looks any different, be it right or wrong, is left to the
+//! general way, [`super::requests`] and [`super::write_line`]; where this way has an answer it is the same one, which
+//! a property test and a fuzz target hold it to. Pure.
+
+use crate::blocks::{BLOCK_BYTES, Block, bits};
+use crate::client::SessionId;
+
+const BEFORE_ID: &str = r#"{"statsSessionId":""#;
+const BETWEEN: &str = r#"","type":"stats-entry","data":""#;
+const AFTER: &str = r#""}"#;
+
+/// Bytes that are copied at once: most runs between two backslashes are shorter, and a copy of a fixed size is a few
+/// instructions.
+const STRIDE: usize = 32;
+
+/// A block and what a copy that begins within it may read beyond it.
+type Window = [u8; BLOCK_BYTES + STRIDE];
+
+/// What may be such a request: its ends are right, what is between was not looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct UsualEntry<'a> {
+    /// Whom it is about.
+    pub id: &'a str,
+    /// The content of the string `data`, still escaped.
+    data: &'a [u8],
+}
+
+impl<'a> UsualEntry<'a> {
+    /// The whole of `message` as such a request.
+    #[must_use]
+    pub fn of(message: &'a str) -> Option<Self> {
+        let rest = message.strip_prefix(BEFORE_ID)?;
+        // No id holds a quote, so the first one ends it.
+        let window = rest.as_bytes().get(..=SessionId::BYTES_MAX).unwrap_or(rest.as_bytes());
+        let (id, rest) = rest.split_at_checked(window.iter().position(|byte| *byte == b'"')?)?;
+        let data = rest.strip_prefix(BETWEEN)?.strip_suffix(AFTER)?;
+        (SessionId::is_valid(id) && !data.is_empty()).then_some(Self { id, data: data.as_bytes() })
+    }
+
+    /// Appends the line with its `\n`, and says whether it could; if not, `out` is as it was.
+    #[must_use]
+    pub fn write_line(&self, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        match unescape(self.data, out) {
+            Some(end) => {
+                out.truncate(end);
+                out.push(b'\n');
+                true
+            }
+            None => {
+                out.truncate(start);
+                false
+            }
+        }
+    }
+}
+
+/// Writes the content of a JSON string behind what `out` holds and returns where it ends; some bytes of no meaning
+/// follow. `None` when it holds anything but plain bytes, `\"`, `\\` and `\/`.
+fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    let mut end = out.len();
+    out.resize(end + text.len() + STRIDE, 0);
+    let mut is_escaped = false;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let mut filled_up = [b' '; BLOCK_BYTES + STRIDE];
+        let window: &Window = match rest.first_chunk() {
+            Some(window) => window,
+            None => {
+                filled_up.get_mut(..rest.len())?.copy_from_slice(rest);
+                &filled_up
+            }
+        };
+        let length = rest.len().min(BLOCK_BYTES);
+        end = unescape_block(window, length, &mut is_escaped, out, end)?;
+        rest = rest.get(length..)?;
+    }
+    (!is_escaped).then_some(end)
+}
+
+/// The first `length` bytes of `window`; `is_escaped` tells from block to block whether the next byte is.
+#[inline]
+fn unescape_block(
+    window: &Window,
+    length: usize,
+    is_escaped: &mut bool,
+    out: &mut [u8],
+    mut end: usize,
+) -> Option<usize> {
+    let block: &Block = window.first_chunk()?;
+    let mut special = bits(block, |byte| byte == b'"' || byte == b'\\' || byte < 0x20);
+    if std::mem::take(is_escaped) {
+        is_plain_escape(block.first()).then_some(())?;
+        special &= !1;
+    }
+    let mut from = 0;
+    while special != 0 {
+        let at = special.trailing_zeros() as usize;
+        if block.get(at) != Some(&b'\\') {
+            return None;
+        }
+        end = copy(window, from, at, out, end)?;
+        from = at + 1;
+        if from == length {
+            *is_escaped = true;
+            return Some(end);
+        }
+        is_plain_escape(block.get(from)).then_some(())?;
+        special &= u64::MAX.checked_shl(u32::try_from(from + 1).ok()?).unwrap_or(0);
+    }
+    copy(window, from, length, out, end)
+}
+
+fn is_plain_escape(byte: Option<&u8>) -> bool {
+    matches!(byte, Some(b'"' | b'\\' | b'/'))
+}
+
+/// Copies the bytes from `from` up to `to` to `out` at `end`, and more behind them, which the next copy overwrites.
+#[inline]
+fn copy(window: &Window, mut from: usize, to: usize, out: &mut [u8], end: usize) -> Option<usize> {
+    let after = end + (to - from);
+    let mut at = end;
+    loop {
+        let source: &[u8; STRIDE] = window.get(from..)?.first_chunk()?;
+        *out.get_mut(at..)?.first_chunk_mut()? = *source;
+        (from, at) = (from + STRIDE, at + STRIDE);
+        if at >= after {
+            return Some(after);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{requests, write_line};
+    use super::*;
+    use crate::client::ClientType;
+    use proptest::prelude::*;
+
+    /// What the general way makes of a message of one request.
+    fn general(message: &str) -> Option<(String, Vec<u8>)> {
+        let mut requests = requests(message.as_bytes());
+        let request = requests.next()?.ok()?;
+        let mut out = b"before\n".to_vec();
+        write_line(&request, ClientType::Rtcstats, 0, &mut out).ok()?;
+        requests.next().is_none().then_some((request.id.into_owned(), out))
+    }
+
+    /// Whether this way took it; what it made of it is what the general way makes of it.
+    fn taken(message: &str) -> bool {
+        let Some(entry) = UsualEntry::of(message) else { return false };
+        let mut out = b"before\n".to_vec();
+        if !entry.write_line(&mut out) {
+            assert_eq!(out, b"before\n", "nothing is left of what was not taken: {message}");
+            return false;
+        }
+        assert_eq!(general(message), Some((entry.id.to_owned(), out)), "{message}");
+        true
+    }
+
+    fn message(id: &str, data: &str) -> String {
+        format!("{BEFORE_ID}{id}{BETWEEN}{data}{AFTER}")
+    }
+
+    #[test]
+    fn what_browsers_send_is_taken_and_nothing_odd_is() {
+        let longest = "a".repeat(SessionId::BYTES_MAX);
+        let long_plain = "x".repeat(1000);
+        let usual = [
+            r#"[\"getstats\",\"PC_0\",{\"a\":\"\\\\u00e9\\n\"},1,2]"#,
+            "not json, but one line",
+            r"a\/b",
+            "\u{2028}\u{2029}\u{85}\u{7f}\u{1f600}",
+            "x",
+            &long_plain,
+        ];
+        for data in usual {
+            assert!(taken(&message("a-1_Z", data)), "{data}");
+            assert!(taken(&message(&longest, data)), "{data}");
+        }
+        let odd = ["", r"\n", r"\u0041", "\t", r"\", r#"a"b"#, r#"","x":""#, r"\x", r#"a","data":"b"#];
+        for data in odd {
+            assert!(!taken(&message("a", data)), "{data}");
+        }
+        for id in ["", "a/b", "a\\u002d", &"a".repeat(SessionId::BYTES_MAX + 1)] {
+            assert!(!taken(&message(id, "x")), "{id}");
+        }
+        let whole = message("a", "x");
+        for odd in [format!(" {whole}"), format!("{whole} "), format!("{whole}{whole}"), String::new()] {
+            assert!(!taken(&odd), "{odd}");
+        }
+    }
+
+    /// A backslash, and what it escapes, at every place of a block.
+    #[test]
+    fn escapes_are_taken_wherever_they_stand() {
+        for before in 0..3 * BLOCK_BYTES {
+            for after in [0, 1, STRIDE, BLOCK_BYTES] {
+                for escape in [r#"\""#, r"\\", r#"\\\""#, r#"\"\"\\"#] {
+                    let data = format!("{}{escape}{}", "b".repeat(before), "e".repeat(after));
+                    assert!(taken(&message("a", &data)), "{data}");
+                }
+                for odd in [r#"""#, "\u{1}", r"\n", r#"\\""#] {
+                    let data = format!("{}{odd}{}", "b".repeat(before), "e".repeat(after));
+                    assert!(!taken(&message("a", &data)), "{data}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_agree_on_whatever_text(data in "([\"\\\\/nu0a-z\u{0}-\u{ff}]|\\\\\"|.){0,300}") {
+            taken(&message("a", &data));
+        }
+
+        #[test]
+        fn every_text_without_control_characters_is_taken(data in "[^\u{0}-\u{1f}]{1,300}") {
+            let quoted = serde_json::to_string(&data).expect("a string");
+            let escaped = &quoted[1..quoted.len() - 1];
+            prop_assert!(taken(&message("a", escaped)));
+        }
+    }
+}

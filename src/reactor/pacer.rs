@@ -1,0 +1,160 @@
+//! How long the loop lets readiness gather before it looks again. Pure; told the time.
+//!
+//! When many peers send a little each, a wake-up for every message is most of what it costs. A pause makes one wake-up
+//! of many. It is never longer than `reactor.coalesce_ms`, never longer than it takes a good handful of messages to
+//! come, and there is none at all when
+//!
+//! - little comes: a pause would gather nothing, and the single message is handled at once;
+//! - the loop is saturated: what is to be gathered is there already;
+//! - something happened for which somebody waits, as a new connection does for its answers.
+
+use std::time::{Duration, Instant};
+
+/// Over which time load is averaged: long against a pause, short against anything that a person notices.
+const MEMORY: Duration = Duration::from_millis(250);
+/// Events that a pause must be expected to gather, or it is not made.
+const EVENTS_MIN: f64 = 4.0;
+/// Events that are enough: of a wake-up, a 64th falls to each, and a turn that handles them is far below a millisecond.
+const EVENTS_ENOUGH: f64 = 64.0;
+/// Above this share of time spent working there is no pause.
+const BUSY_SHARE_MAX: f64 = 0.5;
+
+/// What one turn of the loop was like.
+#[derive(Debug, Clone, Copy)]
+pub struct TurnLoad {
+    /// Readiness events of connections.
+    pub events: usize,
+    /// Whether somebody waits for what comes next.
+    pub is_urgent: bool,
+    /// When the loop woke up.
+    pub began: Instant,
+    /// When its work was done.
+    pub ended: Instant,
+}
+
+/// Watches the load and says how long to pause.
+#[derive(Debug)]
+pub struct Pacer {
+    pause_max: Duration,
+    /// Events per second, averaged.
+    events_per_s: f64,
+    /// Share of time spent working, averaged.
+    busy_share: f64,
+    /// When the last turn ended.
+    last: Instant,
+    is_urgent: bool,
+}
+
+impl Pacer {
+    /// A pacer that has seen nothing yet. `pause_max`: `reactor.coalesce_ms`.
+    #[must_use]
+    pub fn new(pause_max: Duration, now: Instant) -> Self {
+        Self { pause_max, events_per_s: 0.0, busy_share: 0.0, last: now, is_urgent: false }
+    }
+
+    /// Changes the longest pause.
+    pub fn reconfigure(&mut self, pause_max: Duration) {
+        self.pause_max = pause_max;
+    }
+
+    /// Notes a turn.
+    pub fn note(&mut self, turn: TurnLoad) {
+        let memory = MEMORY.as_secs_f64();
+        let elapsed = turn.ended.saturating_duration_since(self.last).as_secs_f64();
+        let busy = turn.ended.saturating_duration_since(turn.began).as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a turn has at most some thousand events")]
+        let events = turn.events as f64;
+        self.events_per_s = (self.events_per_s * memory + events) / (memory + elapsed);
+        self.busy_share = (self.busy_share * memory + busy) / (memory + elapsed);
+        self.last = turn.ended;
+        self.is_urgent = turn.is_urgent;
+    }
+
+    /// How long to pause now; `None` for not at all.
+    #[must_use]
+    pub fn pause(&self) -> Option<Duration> {
+        let expected = self.events_per_s * self.pause_max.as_secs_f64();
+        if self.is_urgent || expected < EVENTS_MIN || self.busy_share > BUSY_SHARE_MAX {
+            return None;
+        }
+        Some(self.pause_max.mul_f64((EVENTS_ENOUGH / expected).min(1.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_millis(20);
+
+    /// Plays a second of messages at even distances, as the loop would: each turn takes `fixed` and `each` per message,
+    /// then it pauses, or waits for the next message. Returns the pacer and the turns of the last half second.
+    fn play(rate: u32, fixed: Duration, each: Duration) -> (Pacer, u32) {
+        #[expect(clippy::disallowed_methods, reason = "an Instant can be had from the clock only")]
+        let start = Instant::now();
+        let at = |n: u32| start + Duration::from_secs(1) * n / rate;
+        let (mut pacer, mut now, mut taken, mut turns) = (Pacer::new(LONGEST, start), start, 0, 0);
+        while taken < rate {
+            if let Some(pause) = pacer.pause() {
+                assert!(pause <= LONGEST);
+                now += pause;
+            }
+            now = now.max(at(taken));
+            let (began, mut events) = (now, 0);
+            while taken < rate && at(taken) <= now {
+                (taken, events) = (taken + 1, events + 1);
+            }
+            now += fixed + each * events;
+            pacer.note(TurnLoad { events: events as usize, is_urgent: false, began, ended: now });
+            turns += u32::from(taken > rate / 2);
+        }
+        (pacer, turns)
+    }
+
+    #[test]
+    fn a_pause_is_made_only_where_it_gathers_something() {
+        let us = Duration::from_micros;
+        // Messages per second, microseconds per turn and per message -> turns for the last half of them, at least and at most.
+        let cases = [
+            (10, 10, 10, 5, 5),
+            (100, 10, 10, 50, 50),
+            (190, 10, 10, 90, 95),
+            (2_000, 10, 10, 20, 30),
+            (20_000, 10, 10, 100, 200),
+            // Saturated: the pause would not gather more than the work does.
+            (20_000, 10, 40, 200, 10_000),
+        ];
+        for (rate, fixed, each, least, most) in cases {
+            let (_, turns) = play(rate, us(fixed), us(each));
+            assert!((least..=most).contains(&turns), "{rate} messages/s, {each} us each: {turns} turns");
+        }
+    }
+
+    #[test]
+    fn a_saturated_loop_does_not_pause() {
+        let (pacer, _) = play(20_000, Duration::from_micros(10), Duration::from_micros(45));
+        assert_eq!(pacer.pause(), None);
+    }
+
+    #[test]
+    fn somebody_who_waits_is_not_kept_waiting_and_zero_means_never() {
+        let (mut pacer, _) = play(2_000, Duration::ZERO, Duration::ZERO);
+        let pause = pacer.pause().expect("there is load");
+        assert!(pause > LONGEST / 2, "{pause:?}");
+        let now = pacer.last + Duration::from_millis(1);
+        pacer.note(TurnLoad { events: 2, is_urgent: true, began: now, ended: now });
+        assert_eq!(pacer.pause(), None);
+        pacer.note(TurnLoad { events: 2, is_urgent: false, began: now, ended: now });
+        assert!(pacer.pause().is_some());
+        pacer.reconfigure(Duration::ZERO);
+        assert_eq!(pacer.pause(), None);
+    }
+
+    #[test]
+    fn after_a_silence_the_next_message_is_handled_at_once() {
+        let (mut pacer, _) = play(2_000, Duration::ZERO, Duration::ZERO);
+        let now = pacer.last + Duration::from_secs(5);
+        pacer.note(TurnLoad { events: 1, is_urgent: false, began: now, ended: now });
+        assert_eq!(pacer.pause(), None);
+    }
+}

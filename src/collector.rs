@@ -118,6 +118,9 @@ pub struct Feeder {
     pub carried: Carried,
     /// Made by the first one.
     bad_requests: Option<Box<BadRequests>>,
+    /// Its sessions when they were last sorted, the longest idle one last. Whatever has had an entry since then is younger
+    /// than all others in it, so sorting once serves for as many evictions as there are sessions.
+    by_idleness: Vec<(u64, SlotId)>,
 }
 
 impl Feeder {
@@ -129,7 +132,27 @@ impl Feeder {
         info: Rc<ConnectionInfo>,
         url_id: Option<SessionId>,
     ) -> Self {
-        Self { connection, client, info, url_id, carried: Carried::None, bad_requests: None }
+        let bad_requests = None;
+        let by_idleness = Vec::new();
+        Self { connection, client, info, url_id, carried: Carried::None, bad_requests, by_idleness }
+    }
+
+    /// The session without an entry for the longest time; the caller ends it.
+    fn longest_idle(&mut self, sessions: &Sessions) -> Option<SlotId> {
+        let order_of = |session: SlotId| sessions.find(session).map(|found| found.last_entry_order);
+        for _ in 0..2 {
+            while let Some((order, session)) = self.by_idleness.pop() {
+                let is_fed =
+                    sessions.find(session).is_some_and(|found| found.state == State::Open(self.connection));
+                if is_fed && order_of(session) == Some(order) {
+                    return Some(session);
+                }
+            }
+            let all = self.carried.all().into_iter();
+            self.by_idleness = all.filter_map(|session| Some((order_of(session)?, session))).collect();
+            self.by_idleness.sort_unstable_by(|one, other| other.cmp(one));
+        }
+        None
     }
 }
 
@@ -677,7 +700,7 @@ impl Collector {
             RequestType::Keepalive => {}
             RequestType::Close => match self.held(feeder, &request.id) {
                 Held::Live(session) => {
-                    feeder.carried.remove(session);
+                    feeder.carried.remove_named(session, &request.id);
                     if self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
                         self.finish(session, true, tally, now);
                     }
@@ -750,24 +773,19 @@ impl Collector {
     }
 
     fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
-        let oldest = feeder
-            .carried
-            .all()
-            .into_iter()
-            .filter_map(|session| Some((self.sessions.find(session)?.last_entry_order, session)))
-            .min();
-        if let Some((_, session)) = oldest {
-            limited!(
-                self.lines.displaced,
-                now.instant,
-                Level::Warn,
-                "session.displaced conn={} sessions_max={max}",
-                feeder.connection
-            );
-            tally.sessions_displaced += 1;
-            feeder.carried.remove(session);
-            self.finish(session, false, tally, now);
+        let Some(session) = feeder.longest_idle(&self.sessions) else { return };
+        limited!(
+            self.lines.displaced,
+            now.instant,
+            Level::Warn,
+            "session.displaced conn={} sessions_max={max}",
+            feeder.connection
+        );
+        tally.sessions_displaced += 1;
+        if let Some(found) = self.sessions.find(session) {
+            feeder.carried.remove_named(session, found.id.as_str());
         }
+        self.finish(session, false, tally, now);
     }
 
     fn entry(

@@ -117,5 +117,6 @@ pub mod serve;
 pub mod session;
 pub mod signals;
 pub mod systemd;
+pub mod tls;
 pub mod websocket;
 pub mod workers;

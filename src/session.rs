@@ -752,6 +752,18 @@ impl Carried {
         }
     }
 
+    /// As [`Carried::remove`], by its id, which does not look at all the others.
+    pub fn remove_named(&mut self, session: SlotId, id: &str) {
+        match self {
+            Self::None | Self::One(_) => self.remove(session),
+            Self::Many(map) => {
+                if map.get(id) == Some(&session) {
+                    map.remove(id);
+                }
+            }
+        }
+    }
+
     /// All sessions.
     #[must_use]
     pub fn all(&self) -> Vec<SlotId> {

@@ -286,6 +286,14 @@ impl TestServer {
         })
     }
 
+    /// Lets so much time pass.
+    pub(crate) fn watch_for(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            self.log.wait_for_news(left);
+        }
+    }
+
     /// What the process uses at present.
     pub(crate) fn usage(&self) -> Usage {
         Usage::of(self.child.id())

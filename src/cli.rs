@@ -101,6 +101,7 @@ pub fn main() -> ExitCode {
             Exit::Usage
         }
     };
+    logging::flush();
     exit.into()
 }
 

@@ -3,15 +3,20 @@
 //! Plain data and pure functions. Rules: protocol of the reference server, section "connection set-up".
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::auth::Claims;
 
 /// The name of a session, chosen by its client: `^[A-Za-z0-9_-]{1,128}$`.
 ///
-/// Whoever holds one may use it as a file name; nothing else that a peer sends is ever part of a path.
+/// Cloning shares the text. Whoever holds one may use it as a file name; nothing else that a peer sends is ever part of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(Box<str>);
+pub struct SessionId(Arc<str>);
 
 impl SessionId {
     /// Longest id, in bytes. The reference has no limit; ours is below what a file name can hold with its suffixes.
@@ -28,6 +33,12 @@ impl SessionId {
     pub fn is_valid(text: &str) -> bool {
         (1..=Self::BYTES_MAX).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    }
+
+    /// The id as text that is shared, not copied.
+    #[must_use]
+    pub fn share(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The id as text.
@@ -98,24 +109,85 @@ impl ClientType {
     }
 }
 
-/// The seven documented members of a dump's first line, in the order in which they are written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a connection said about itself: the seven documented members of a dump's first line.
+///
+/// Kept as long as the connection, so it is small: what thousands of connections say alike is kept once, and `url` is
+/// put together when it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionInfo {
     /// Request target with its query; a token is already removed.
-    pub path: String,
+    pub path: Box<str>,
+    /// The rest.
+    pub agent: Rc<Agent>,
+    /// What its token says about the session; in the first line it is a part of the member `server`.
+    pub claims: Option<Box<Claims>>,
+}
+
+/// The program at the other end and the page that it shows: the same for most connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Agent {
     /// The `Origin` header, or empty.
-    pub origin: String,
-    /// `origin` followed by `path`.
-    pub url: String,
+    pub origin: Box<str>,
     /// The `User-Agent` header, or empty.
-    pub user_agent: String,
+    pub user_agent: Box<str>,
     /// The selected WebSocket subprotocol, or empty.
-    pub client_protocol: String,
+    pub client_protocol: Box<str>,
     /// `chrome_standard`, `firefox`, `safari` or `unsupported`.
     pub stats_format: &'static str,
     /// [`ClientType::name`].
     pub client_type: &'static str,
+}
+
+impl ConnectionInfo {
+    /// `origin` followed by `path`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}{}", self.agent.origin, self.path)
+    }
+}
+
+/// The members in the order in which they are documented.
+impl Serialize for ConnectionInfo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_map(Some(7))?;
+        members.serialize_entry("path", &self.path)?;
+        members.serialize_entry("origin", &self.agent.origin)?;
+        members.serialize_entry("url", &self.url())?;
+        members.serialize_entry("userAgent", &self.agent.user_agent)?;
+        members.serialize_entry("clientProtocol", &self.agent.client_protocol)?;
+        members.serialize_entry("statsFormat", self.agent.stats_format)?;
+        members.serialize_entry("clientType", self.agent.client_type)?;
+        members.end()
+    }
+}
+
+/// Every [`Agent`] that a connection has, once. Holds at most as many as there are connections, and those of twice
+/// [`Agents::FORGOTTEN_MIN`] that have none any more.
+#[derive(Debug, Default)]
+pub struct Agents {
+    known: HashSet<Rc<Agent>>,
+    /// How many are known when those without a connection are next forgotten.
+    full_at: usize,
+}
+
+impl Agents {
+    /// Not worth a look before there are so many.
+    const FORGOTTEN_MIN: usize = 64;
+
+    /// The one that is equal to `agent`.
+    #[must_use]
+    pub fn share(&mut self, agent: Rc<Agent>) -> Rc<Agent> {
+        if let Some(known) = self.known.get(&agent) {
+            return Rc::clone(known);
+        }
+        if self.known.len() >= self.full_at.max(Self::FORGOTTEN_MIN) {
+            self.known.retain(|known| Rc::strong_count(known) > 1);
+            // Looking at all of them costs a constant for each that comes.
+            self.full_at = self.known.len() * 2;
+        }
+        self.known.insert(Rc::clone(&agent));
+        agent
+    }
 }
 
 #[cfg(test)]
@@ -133,5 +205,33 @@ mod tests {
         for bad in ["", ".", "..", "a.b", "a/b", "a b", "a\n", "a\0", "\u{e4}", "%61", too_long.as_str()] {
             assert_eq!(SessionId::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn equal_agents_are_kept_once_and_forgotten_with_their_last_connection() {
+        let agent = |user_agent: &str| {
+            Rc::new(Agent {
+                origin: "https://a".into(),
+                user_agent: user_agent.into(),
+                client_protocol: "".into(),
+                stats_format: "safari",
+                client_type: "RTCSTATS_CLIENT",
+            })
+        };
+        let mut agents = Agents::default();
+        let first = agents.share(agent("one"));
+        assert!(Rc::ptr_eq(&first, &agents.share(agent("one"))));
+        for n in 0..1000 {
+            let other = agents.share(agent(&n.to_string()));
+            assert!(!Rc::ptr_eq(&first, &other));
+            assert!(agents.known.len() <= 2 * Agents::FORGOTTEN_MIN, "{}", agents.known.len());
+        }
+        assert!(Rc::ptr_eq(&first, &agents.share(agent("one"))));
+        let info = ConnectionInfo { path: "/p?q=1".into(), agent: first, claims: None };
+        let written = serde_json::to_string(&info).unwrap();
+        assert_eq!(
+            written,
+            r#"{"path":"/p?q=1","origin":"https://a","url":"https://a/p?q=1","userAgent":"one","clientProtocol":"","statsFormat":"safari","clientType":"RTCSTATS_CLIENT"}"#
+        );
     }
 }

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::{Level, debug, error, info};
 use serde::Serialize;
 
-use crate::client::{ClientType, ConnectionInfo, SessionId};
+use crate::auth::Claims;
+use crate::client::{Agents, ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
 use crate::jobs::Job;
 use crate::leftovers::Leftovers;
@@ -39,16 +40,20 @@ const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
 /// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
 /// 10 us) cannot hold up the sockets.
 const FLUSHES_PER_TURN: usize = 128;
-/// Sessions whose deadlines are as close as this are flushed together, at the first of them: so the loop wakes up once
-/// for all of them.
+/// Sessions whose deadlines are as close as this are flushed together, at the last of them: so the loop wakes up once
+/// for all, and the next line of a client that sends one each interval goes into the same append.
 const FLUSH_GROUP: Duration = Duration::from_millis(20);
+/// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
+const LEFTOVERS_PER_TURN: usize = 64;
 /// Free append buffers that are kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Largest append buffer that is kept for reuse.
 const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Lines of one kind that peers can cause per second. A busy server opens tens of sessions a second.
 pub const LINES_PER_S: u32 = 100;
-/// Ended ids and hopeless messages that are remembered.
+/// Dumps that wait to be moved to the jobs after a failure.
+const UNFINISHED_MAX: usize = 10_000;
+/// Ended ids that are remembered.
 const REMEMBERED_MAX: usize = 100_000;
 
 /// What bounds and times the collector; see the configuration keys of the same names.
@@ -109,7 +114,8 @@ pub struct Feeder {
     pub url_id: Option<SessionId>,
     /// The sessions it feeds.
     pub carried: Carried,
-    bad_requests: BadRequests,
+    /// Made by the first one.
+    bad_requests: Option<Box<BadRequests>>,
 }
 
 impl Feeder {
@@ -121,25 +127,24 @@ impl Feeder {
         info: Rc<ConnectionInfo>,
         url_id: Option<SessionId>,
     ) -> Self {
-        let bad_requests = BadRequests { since: None, count: 0 };
-        Self { connection, client, info, url_id, carried: Carried::None, bad_requests }
+        Self { connection, client, info, url_id, carried: Carried::None, bad_requests: None }
     }
 }
 
 /// Bad requests of one connection in the current minute.
 #[derive(Debug)]
 struct BadRequests {
-    since: Option<Instant>,
+    since: Instant,
     count: u32,
 }
 
 impl BadRequests {
     /// Counts one more; returns how many the current minute has.
     fn count_one(&mut self, now: Instant) -> u32 {
-        match self.since {
-            Some(since) if now.saturating_duration_since(since) < Duration::from_secs(60) => self.count += 1,
-            _ => (self.since, self.count) = (Some(now), 1),
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(60) {
+            *self = Self { since: now, count: 0 };
         }
+        self.count += 1;
         self.count
     }
 }
@@ -165,6 +170,8 @@ pub enum Effect {
         connection: SlotId,
         /// The session.
         session: SlotId,
+        /// Whether the connection must be closed for it, even when it carries others.
+        must_return: bool,
     },
     /// A dump is a job now.
     Finished(Job),
@@ -192,6 +199,7 @@ impl Ending {
 pub struct Collector {
     settings: CollectorSettings,
     sessions: Sessions,
+    agents: Agents,
     dumps: DumpStore,
     /// Sessions with gathered lines, by the time at which they are appended at latest. One constant interval, so in
     /// order; at most one entry per session.
@@ -201,8 +209,11 @@ pub struct Collector {
     effects: Vec<Effect>,
     spare: Vec<Vec<u8>>,
     /// Ids whose last connection ended with a message that is too big, and the number they had then; bounded by
-    /// [`REMEMBERED_MAX`].
+    /// [`HOPELESS_MAX`].
     hopeless: VecDeque<(SessionId, u64)>,
+    /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
+    /// next start.
+    unfinished: Vec<DumpFile>,
     disk_low: bool,
     /// Entries taken so far.
     entries: u64,
@@ -250,18 +261,27 @@ impl Collector {
         Self {
             settings,
             sessions,
+            agents: Agents::default(),
             dumps,
             flush_queue: VecDeque::new(),
             acknowledge_queue: VecDeque::new(),
             effects: Vec::new(),
             spare: Vec::new(),
             hopeless: VecDeque::new(),
+            unfinished: Vec::new(),
             disk_low: false,
             entries: 0,
             bytes_in_progress: 0,
             last_heartbeat,
             lines: Lines::new(),
         }
+    }
+
+    /// What a connection said about itself, to be kept with as little memory as possible.
+    #[must_use]
+    pub fn share(&mut self, info: ConnectionInfo) -> Rc<ConnectionInfo> {
+        let agent = self.agents.share(info.agent);
+        Rc::new(ConnectionInfo { agent, ..info })
     }
 
     /// The sessions, to look at.
@@ -297,6 +317,24 @@ impl Collector {
     #[must_use]
     pub fn is_disk_low(&self) -> bool {
         self.disk_low
+    }
+
+    /// Tries again to finish dumps that could not be moved to the jobs. Called once a second.
+    pub fn retry_finishing(&mut self, tally: &mut Tally, now: Now) {
+        for dump in std::mem::take(&mut self.unfinished) {
+            self.finish_leftover(&dump, tally, now);
+        }
+    }
+
+    /// Whether `limits.sessions` are open.
+    fn is_full(&self) -> bool {
+        self.sessions.open_count() >= self.settings.sessions_max
+    }
+
+    /// Whether a connection with that id in its URL can be given its session: one that exists always can be fed.
+    #[must_use]
+    pub fn has_room_for(&self, url_id: Option<&SessionId>) -> bool {
+        !self.is_full() || url_id.is_none_or(|id| self.sessions.is_open_or_waiting(id))
     }
 
     /// Looks at the free space again and returns it. Called once a second.
@@ -358,6 +396,11 @@ impl Collector {
                 feeder.connection
             );
             self.flush(session, tally, now);
+            if !self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
+                // No greeting: it would reset the client's backoff.
+                let text = "the dump cannot be written at present".into();
+                return Err(Ending { reason: CloseReason::StorageError, text });
+            }
         }
         Ok(self.sessions.find(session).map_or(0, |found| found.ledger.durable()))
     }
@@ -368,17 +411,22 @@ impl Collector {
             return;
         }
         if let Some(leftovers) = self.dumps.leftovers_mut() {
-            leftovers.claim_session(id);
-            self.recover_leftovers(tally, now);
+            for dump in leftovers.claim_session(id) {
+                tally.orphans_recovered += 1;
+                self.recover(dump, tally, now);
+            }
         }
     }
 
-    /// Takes up what an earlier server left, as far as it is known by now.
-    pub fn recover_leftovers(&mut self, tally: &mut Tally, now: Now) {
-        while let Some(dump) = self.dumps.leftovers_mut().and_then(Leftovers::take_next) {
+    /// Takes up at most so many of the dumps that an earlier server left, as far as they are known by now. Returns
+    /// whether there may be more.
+    fn recover_leftovers(&mut self, dumps_max: usize, tally: &mut Tally, now: Now) -> bool {
+        for _ in 0..dumps_max {
+            let Some(dump) = self.dumps.leftovers_mut().and_then(Leftovers::take_next) else { return false };
             tally.orphans_recovered += 1;
             self.recover(dump, tally, now);
         }
+        true
     }
 
     /// A dump of an earlier server: waits for its client when that can still come back, else it is finished.
@@ -446,7 +494,7 @@ impl Collector {
         }
         let entry = UsualEntry::of(text)?;
         let key = feeder.carried.find(entry.id, &self.sessions)?;
-        let session = self.sessions.find_mut(key)?;
+        let session = self.sessions.find_mut(key).filter(|found| found.is_fed_by(feeder.connection))?;
         if session.buffer.capacity() == 0 {
             session.buffer = self.spare.pop().unwrap_or_default();
         }
@@ -501,8 +549,16 @@ impl Collector {
             feeder.connection,
             fault.label()
         );
-        let (count, max) =
-            (feeder.bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
+        if matches!(
+            fault,
+            RequestFault::SessionTooBig | RequestFault::StorageError | RequestFault::TooManySessions
+        ) {
+            // The request is good; that it could not be kept says nothing against its sender.
+            return Ok(());
+        }
+        let bad_requests =
+            feeder.bad_requests.get_or_insert_with(|| Box::new(BadRequests { since: now.instant, count: 0 }));
+        let (count, max) = (bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
         if count <= max {
             return Ok(());
         }
@@ -525,25 +581,33 @@ impl Collector {
             RequestType::Close => {
                 if let Some(session) = feeder.carried.find(&request.id, &self.sessions) {
                     feeder.carried.remove(session);
-                    self.finish(session, true, tally, now);
+                    if self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
+                        self.finish(session, true, tally, now);
+                    }
                 }
             }
             RequestType::Identity | RequestType::StatsEntry => {
-                let Some(session) = self.session_for(feeder, &request.id, tally, now) else {
-                    return Ok(Err(RequestFault::BadSessionId));
+                return match self.session_for(feeder, &request.id, tally, now) {
+                    Ok(session) => self.entry(feeder, session, request, tally, now),
+                    Err(fault) => Ok(Err(fault)),
                 };
-                return self.entry(feeder, session, request, tally, now);
             }
         }
         Ok(Ok(()))
     }
 
     /// The session that `id` means on this connection; opened when there is none.
-    fn session_for(&mut self, feeder: &mut Feeder, id: &str, tally: &mut Tally, now: Now) -> Option<SlotId> {
+    fn session_for(
+        &mut self,
+        feeder: &mut Feeder,
+        id: &str,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<SlotId, RequestFault> {
         if let Some(session) = feeder.carried.find(id, &self.sessions) {
-            return Some(session);
+            return Ok(session);
         }
-        let id = SessionId::parse(id)?;
+        let id = SessionId::parse(id).ok_or(RequestFault::BadSessionId)?;
         let max = match feeder.client {
             ClientType::Rtcstats => self.settings.sessions_per_connection_max,
             ClientType::Jigasi
@@ -553,12 +617,18 @@ impl Collector {
             | ClientType::Unsupported => self.settings.sessions_per_backend_connection_max,
         };
         if feeder.carried.len() >= max {
+            feeder.carried.forget_gone(&self.sessions);
+        }
+        if feeder.carried.len() >= max {
             self.finish_longest_idle(feeder, max, tally, now);
+        }
+        if self.is_full() {
+            return Err(RequestFault::TooManySessions);
         }
         let by_url = feeder.url_id.as_ref() == Some(&id) && !self.sessions.is_open_or_waiting(&id);
         let session = self.sessions.open(feeder.connection, id, by_url, Rc::clone(&feeder.info), now.instant);
         feeder.carried.add(session, &self.sessions);
-        Some(session)
+        Ok(session)
     }
 
     fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
@@ -591,6 +661,11 @@ impl Collector {
         now: Now,
     ) -> Result<Result<(), RequestFault>, Ending> {
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
+        if !session.is_fed_by(feeder.connection) {
+            // Lost to a failed append or to a newer connection earlier in this turn. Taking more would leave a hole: the
+            // client is told by the effect that waits, and sends it again.
+            return Ok(Ok(()));
+        }
         if session.buffer.capacity() == 0 {
             session.buffer = self.spare.pop().unwrap_or_default();
         }
@@ -624,12 +699,12 @@ impl Collector {
         session.last_entry_order = self.entries;
         if is_first {
             session.started_ms = now.wall_ms();
-            tally.sessions_started += 1;
         }
         let verdict = session.take_line(start);
         match verdict {
             Verdict::Duplicate => tally.duplicates_dropped += 1,
             Verdict::Next | Verdict::Gap(_) => {
+                tally.sessions_started += u64::from(is_first);
                 tally.entries_appended += 1;
                 tally.entries_appended_bytes += added as u64;
             }
@@ -651,8 +726,8 @@ impl Collector {
             session.flush_pending = true;
             let due = now.instant + self.settings.flush_interval;
             let due = match self.flush_queue.back() {
-                Some((last, _)) if *last + FLUSH_GROUP > due => *last,
-                Some(_) | None => due,
+                Some((last, _)) if *last >= due => *last,
+                Some(_) | None => due + FLUSH_GROUP,
             };
             self.flush_queue.push_back((due, key));
         }
@@ -671,6 +746,10 @@ impl Collector {
         let max = self.settings.session_bytes_max;
         let only_one = feeder.carried.len() == 1 && self.sessions.find(key).is_some_and(|found| found.by_url);
         if !only_one {
+            // Others on this connection must not suffer, and back ends cannot stop one session: it goes on in a new part.
+            // The entry that did not fit is the last that is lost.
+            feeder.carried.remove(key);
+            self.finish(key, false, tally, now);
             return Ok(Err(RequestFault::SessionTooBig));
         }
         tally.requests_refused.add_one(RequestFault::SessionTooBig);
@@ -680,11 +759,17 @@ impl Collector {
         Err(Ending { reason: CloseReason::Hopeless, text: text.into() })
     }
 
-    /// A connection is to be closed for a message that is too big. When its session was resumed and met the same
-    /// refusal without any progress, its client would send the message for ever: the session is finished and the
-    /// reason becomes [`CloseReason::Hopeless`].
-    pub fn message_too_big(&mut self, feeder: &mut Feeder, tally: &mut Tally, now: Now) -> CloseReason {
-        let Some(id) = feeder.url_id.clone() else { return CloseReason::MessageTooBig };
+    /// A connection is to be closed for something that its client would send again: a message that is too big, too many
+    /// bad requests. When its session was resumed and met the same refusal without any progress, that would go on for
+    /// ever: the session is finished and the reason becomes [`CloseReason::Hopeless`].
+    pub fn refused_for(
+        &mut self,
+        reason: CloseReason,
+        feeder: &mut Feeder,
+        tally: &mut Tally,
+        now: Now,
+    ) -> CloseReason {
+        let Some(id) = feeder.url_id.clone() else { return reason };
         let session = feeder.carried.find(id.as_str(), &self.sessions);
         let received =
             session.and_then(|key| self.sessions.find(key)).map_or(0, |found| found.ledger.received());
@@ -701,7 +786,7 @@ impl Collector {
             self.hopeless.pop_front();
         }
         self.hopeless.push_back((id, received));
-        CloseReason::MessageTooBig
+        reason
     }
 
     /// A connection ended: its sessions wait for their clients or are finished.
@@ -734,7 +819,9 @@ impl Collector {
 
     /// Does what is due: appends, acknowledgements, the end of waiting sessions. Returns whether more is due already.
     pub fn tick(&mut self, tally: &mut Tally, now: Now) -> bool {
-        self.recover_leftovers(tally, now);
+        if self.recover_leftovers(LEFTOVERS_PER_TURN, tally, now) {
+            return true;
+        }
         let mut budget = FLUSHES_PER_TURN;
         while let Some(&(deadline, key)) = self.flush_queue.front() {
             if deadline > now.instant {
@@ -760,7 +847,10 @@ impl Collector {
                 self.acknowledge(key, tally, now);
             }
         }
-        while let Some((key, why)) = self.sessions.expired(now.instant) {
+        while let Some((key, why)) =
+            if budget > 0 { self.sessions.expired(now.instant) } else { return true }
+        {
+            budget -= 1;
             match why {
                 Expiry::Grace => tally.waiting_finished.add_one(WaitingEnd::Expired),
                 Expiry::Limit => tally.waiting_finished.add_one(WaitingEnd::TooMany),
@@ -802,7 +892,11 @@ impl Collector {
     /// Appends what is gathered for a session and acknowledges what has become durable.
     fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         let Some(session) = self.sessions.find_mut(key) else { return };
-        if !session.buffer.is_empty() {
+        if session.buffer.is_empty() {
+            // Duplicates were put into it and taken out again.
+            let buffer = std::mem::take(&mut session.buffer);
+            self.keep_spare(buffer);
+        } else {
             let written = match &mut session.dump {
                 Some(dump) => {
                     self.dumps.append(key, dump, &[&session.buffer]).map(|()| session.buffer.len() as u64)
@@ -824,11 +918,8 @@ impl Collector {
             match written {
                 Ok(bytes) => {
                     self.bytes_in_progress += bytes;
-                    let mut buffer = session.settle();
-                    if buffer.capacity() <= SPARE_BUFFER_BYTES_MAX && self.spare.len() < SPARE_BUFFERS_MAX {
-                        buffer.clear();
-                        self.spare.push(buffer);
-                    }
+                    let buffer = session.settle();
+                    self.keep_spare(buffer);
                 }
                 Err(failure) => return self.append_failed(key, &failure, tally, now),
             }
@@ -836,9 +927,21 @@ impl Collector {
         self.acknowledge(key, tally, now);
     }
 
+    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
+        let is_useful = (1..=SPARE_BUFFER_BYTES_MAX).contains(&buffer.capacity());
+        if is_useful && self.spare.len() < SPARE_BUFFERS_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
     fn acknowledge(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         let Some(session) = self.sessions.find_mut(key) else { return };
+        // What is said concerns the one session of the URL: the client knows no other by its numbers.
         let State::Open(connection) = session.state else { return };
+        if !session.is_of_url {
+            return;
+        }
         let due = now.instant.saturating_duration_since(session.acknowledged_at) >= ACKNOWLEDGE_INTERVAL;
         let effects = &mut self.effects;
         let before = effects.len();
@@ -877,7 +980,9 @@ impl Collector {
             State::Waiting { .. } => None,
         };
         if let Some(connection) = feeder {
-            self.effects.push(Effect::SessionFailed { connection, session: key });
+            // A client whose numbers are acknowledged must come back for what was lost, whatever else it carries.
+            let must_return = session.is_of_url && session.is_numbered();
+            self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
         }
         match failure {
             AppendError::Replaced { .. } => {
@@ -930,6 +1035,9 @@ impl Collector {
                     "dump.error dump={} err={err}",
                     dump.name
                 );
+                if self.unfinished.len() < UNFINISHED_MAX {
+                    self.unfinished.push(dump.clone());
+                }
             }
         }
     }
@@ -1007,6 +1115,8 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         part: Option<u32>,
         #[serde(rename = "continuesFrom", skip_serializing_if = "Option::is_none")]
         continues_from: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        claims: Option<&'a Claims>,
     }
     #[derive(Serialize)]
     struct Info<'a> {
@@ -1016,10 +1126,12 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         server: Option<Server<'a>>,
     }
     let has_part = part > 0;
-    let server = (has_part || session.continues_from.is_some()).then(|| Server {
+    let has_more = has_part || session.continues_from.is_some() || info.claims.is_some();
+    let server = has_more.then(|| Server {
         id: has_part.then(|| session.id.as_str()),
         part: has_part.then_some(part),
         continues_from: session.continues_from,
+        claims: info.claims.as_deref(),
     });
     let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
     if let Err(failure) = serde_json::to_writer(&mut *out, &line) {

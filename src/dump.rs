@@ -2,8 +2,9 @@
 //!
 //! Owns naming and descriptors below `temp_path`. Never parses a line, never talks to a socket.
 //! Blocking: `append` is one `write(2)` into the page cache (9 us with the descriptor held, 13 us with open and
-//! close, measured for 3.75 KB); `create` and `finish` change one directory entry each. Nothing here syncs,
-//! deletes or reads.
+//! close, measured for 3.75 KB); `create` and `finish` change one directory entry each, and a failed `create` takes its
+//! own back. Nothing here syncs. While the folder is still being scanned after a start, `create` may also wait for
+//! the scan to let go of one file and look at it ([`crate::leftovers`]).
 //!
 //! Everything is done relative to descriptors of the folders, and no link below them is followed. A dump owns no
 //! descriptor between appends: open ones are a bounded cache, and a reopened file must be the same file.
@@ -32,8 +33,8 @@ const PARTS_FROM_COUNTER: u32 = 64;
 /// One dump on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DumpFile {
-    /// File name, `<id>` or `<id>_<part>`.
-    pub name: Box<str>,
+    /// File name, `<id>` (then shared with it) or `<id>_<part>`.
+    pub name: Arc<str>,
     /// 0, or the number behind the id.
     pub part: u32,
     /// Bytes in the file: whole lines only.
@@ -59,13 +60,13 @@ pub enum AppendError {
     #[error("dump {name} was replaced or removed")]
     Replaced {
         /// Its name.
-        name: Box<str>,
+        name: Arc<str>,
     },
     /// The system refused.
     #[error("cannot append to dump {name}")]
     Io {
         /// Its name.
-        name: Box<str>,
+        name: Arc<str>,
         /// Why.
         #[source]
         source: io::Error,
@@ -131,7 +132,7 @@ impl DumpStore {
         first_line: impl FnOnce(u32, &mut Vec<u8>),
         lines: &[u8],
     ) -> Result<DumpFile, AppendError> {
-        let failed = |source: io::Error| AppendError::Io { name: id.as_str().into(), source };
+        let failed = |source: io::Error| AppendError::Io { name: id.share(), source };
         let (name, part, file) = self.create_free_name(id).map_err(failed)?;
         let stat = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
         let mut dump =
@@ -149,7 +150,7 @@ impl DumpStore {
         Ok(dump)
     }
 
-    fn create_free_name(&mut self, id: &SessionId) -> io::Result<(Box<str>, u32, File)> {
+    fn create_free_name(&mut self, id: &SessionId) -> io::Result<(Arc<str>, u32, File)> {
         for part in 0..PARTS_IN_ORDER {
             if let Some((name, file)) = self.try_create(id, part)? {
                 return Ok((name, part, file));
@@ -165,11 +166,14 @@ impl DumpStore {
         Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name was found for the dump"))
     }
 
-    fn try_create(&mut self, id: &SessionId, part: u32) -> io::Result<Option<(Box<str>, File)>> {
-        let name: Box<str> = if part == 0 { id.as_str().into() } else { format!("{id}_{part}").into() };
+    fn try_create(&mut self, id: &SessionId, part: u32) -> io::Result<Option<(Arc<str>, File)>> {
+        let name: Arc<str> = if part == 0 { id.share() } else { format!("{id}_{part}").into() };
         if let Some(leftovers) = &mut self.leftovers {
             // From here on the scan keeps off this name; a dump of an earlier server under it is ours to look at.
             leftovers.claim(&name);
+        }
+        if self.folder.is_waiting(&name)? {
+            return Ok(None);
         }
         let flags = OFlags::WRONLY
             | OFlags::APPEND
@@ -226,7 +230,16 @@ impl DumpStore {
             .map_err(|errno| AppendError::Io { name: dump.name.clone(), source: errno.into() })?;
         let same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && (stat.st_dev, stat.st_ino) == dump.identity;
-        if same { Ok(file) } else { Err(replaced()) }
+        let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        if !same || size_bytes < dump.size_bytes {
+            return Err(replaced());
+        }
+        if size_bytes > dump.size_bytes {
+            // The torn end of a short write that could not be cut back at once.
+            file.set_len(dump.size_bytes)
+                .map_err(|source| AppendError::Io { name: dump.name.clone(), source })?;
+        }
+        Ok(file)
     }
 
     /// Moves a dump to the finished ones: from now on it is a job, also after a crash.

@@ -2,7 +2,7 @@
 //!
 //! Pure: reads any `BufRead`, line by line, in bounded memory; knows no files, no clock (the time is a parameter)
 //! and no configuration beyond its limits. One module per feature family, each a function or a small state from
-//! parsed entries to values; [`standard`] hands the entries out. [`js`] holds JavaScript's rules for numbers and
+//! parsed entries to values; `standard` hands the entries out. [`js`] holds JavaScript's rules for numbers and
 //! keys, [`json`] the scanner that checks everything and builds only what a rule reads.
 //!
 //! Two modes. Strict is the reference's: any error aborts. Tolerant is what the server uses: a line that is not

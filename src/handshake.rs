@@ -18,8 +18,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::rc::Rc;
 
-use crate::client::{ClientType, ConnectionInfo, SessionId};
+use crate::client::{Agent, ClientType, ConnectionInfo, SessionId};
 use crate::http::{Body, Head, Method, Version, lacks_host};
 use crate::reasons::Refusal;
 use crate::websocket;
@@ -160,13 +161,15 @@ impl Upgrade {
     #[must_use]
     pub fn connection_info(&self, stats_format: &'static str) -> ConnectionInfo {
         ConnectionInfo {
-            path: self.target.clone(),
-            origin: self.origin.clone(),
-            url: format!("{}{}", self.origin, self.target),
-            user_agent: self.user_agent.clone(),
-            client_protocol: self.protocol.clone(),
-            stats_format,
-            client_type: self.client_type.name(),
+            path: self.target.as_str().into(),
+            agent: Rc::new(Agent {
+                origin: self.origin.as_str().into(),
+                user_agent: self.user_agent.as_str().into(),
+                client_protocol: self.protocol.as_str().into(),
+                stats_format,
+                client_type: self.client_type.name(),
+            }),
+            claims: None,
         }
     }
 }
@@ -559,7 +562,7 @@ mod tests {
             assert_eq!(granted.session_id.as_ref().map(SessionId::as_str), id, "{target}");
             assert_eq!(granted.is_reconnect, is_reconnect, "{target}");
             assert_eq!(granted.token.as_ref().map(Token::reveal), token, "{target}");
-            assert!(granted.connection_info("").url.ends_with(kept), "{target}");
+            assert!(granted.connection_info("").url().ends_with(kept), "{target}");
         }
     }
 
@@ -597,7 +600,7 @@ mod tests {
         assert_eq!(granted.forwarding.x_forwarded_for.as_deref(), Some("203.0.113.7, 10.0.0.1, 10.0.0.2"));
         assert_eq!(granted.forwarding.forwarded.as_deref(), Some("for=\"[2001:db8::1]:4711\""));
         let info = granted.connection_info("safari");
-        assert_eq!(info.url, "https://meet.example/r?a");
-        assert_eq!((info.stats_format, info.client_type), ("safari", "UNSUPPORTED_CLIENT"));
+        assert_eq!(info.url(), "https://meet.example/r?a");
+        assert_eq!((info.agent.stats_format, info.agent.client_type), ("safari", "UNSUPPORTED_CLIENT"));
     }
 }

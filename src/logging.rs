@@ -6,15 +6,17 @@
 //! without control characters; that no *key* can be forged needs [`value`] around everything that is not a
 //! number or a word of our own. simplelog filters, locks, colours and writes; the line is made here.
 //!
-//! Blocking: one `write(2)` to standard error per line, on the thread that logs. A reader that stalls stalls
-//! us. Reads the clock, for the time of a line only.
+//! Lines gather in a buffer: the loop writes it out before it sleeps ([`flush`]), and a warning or worse takes along
+//! all before it. So a turn with a hundred lines costs one system call, and a crash loses lines of one turn at most.
+//! Blocking: a `write(2)` to standard error, on the thread that flushes. A reader that stalls stalls us. Reads the
+//! clock, for the time of a line only.
 
 mod json;
 mod text;
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal, LineWriter};
+use std::io::{self, BufWriter, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -45,6 +47,14 @@ pub fn init(config: &LogConfig) -> Result<(), log::SetLoggerError> {
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
+
+/// Writes out what has gathered.
+pub fn flush() {
+    log::logger().flush();
+}
+
+/// Lines that gather at most; more are written at once.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +94,18 @@ impl Shape {
             Self::Terminal => {
                 TermLogger::new(LevelFilter::Trace, config.build(), TerminalMode::Stderr, ColorChoice::Auto)
             }
-            Self::Plain => {
-                WriteLogger::new(LevelFilter::Trace, config.build(), LineWriter::new(io::stderr()))
-            }
+            Self::Plain => WriteLogger::new(
+                LevelFilter::Trace,
+                config.build(),
+                BufWriter::with_capacity(BUFFER_BYTES, io::stderr()),
+            ),
             Self::Journal | Self::Json => {
                 config.set_time_level(LevelFilter::Off).set_max_level(LevelFilter::Off);
-                WriteLogger::new(LevelFilter::Trace, config.build(), LineWriter::new(io::stderr()))
+                WriteLogger::new(
+                    LevelFilter::Trace,
+                    config.build(),
+                    BufWriter::with_capacity(BUFFER_BYTES, io::stderr()),
+                )
             }
         }
     }
@@ -151,6 +167,9 @@ impl Log for Lines {
         let line = self.shape.line(record.level(), event(record));
         self.sink
             .log(&Record::builder().metadata(record.metadata().clone()).args(format_args!("{line}")).build());
+        if record.level() <= Level::Warn {
+            self.sink.flush();
+        }
     }
 
     fn flush(&self) {

@@ -53,6 +53,29 @@ pub struct RecordsError {
     pub source: io::Error,
 }
 
+/// Tables that were appended to and may not be on the device yet.
+#[derive(Debug, Default)]
+pub struct Unsynced(Vec<(Arc<File>, PathBuf)>);
+
+impl Unsynced {
+    fn add(&mut self, table: &Table) {
+        if !self.0.iter().any(|(file, _)| Arc::ptr_eq(file, &table.file)) {
+            self.0.push((Arc::clone(&table.file), table.path.clone()));
+        }
+    }
+
+    /// Waits until everything is on the device.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn sync(self) -> Result<(), RecordsError> {
+        for (file, path) in self.0 {
+            file.sync_data().map_err(|source| RecordsError { action: "sync", path, source })?;
+        }
+        Ok(())
+    }
+}
+
 /// The tables of the running server; shared by its workers.
 #[derive(Debug, Default)]
 pub struct RecordsStore {
@@ -69,14 +92,19 @@ struct Table {
 }
 
 impl RecordsStore {
-    /// Appends the rows of one dump and waits until they are on the device. Gives the number of new rows.
+    /// Appends the rows of one dump; they are stored once `unsynced` was synced. Gives the number of new rows.
     ///
     /// # Errors
     /// Whatever the file system says. Tables that were done before stay as they are, so the next attempt for this
     /// dump must say [`Before::Perhaps`].
-    pub fn append(&self, day: &DayFolder, dump: &[Rows], before: Before) -> Result<usize, RecordsError> {
+    pub fn append(
+        &self,
+        day: &DayFolder,
+        dump: &[Rows],
+        before: Before,
+        unsynced: &mut Unsynced,
+    ) -> Result<usize, RecordsError> {
         let mut count = 0;
-        let mut written = Vec::new();
         let mut tables = self.lock();
         for rows in dump {
             let table = open(&mut tables, day, rows.table.name())?;
@@ -86,16 +114,12 @@ impl RecordsStore {
             };
             count += new;
             // Synced even if nothing is new: the attempt that wrote it may have died before it did.
-            written.push((Arc::clone(&table.file), table.path.clone()));
+            unsynced.add(table);
             if let Err(error) = table.append(&lines) {
                 // Whatever state the file is in, opening it again makes it whole.
                 tables.pop();
                 return Err(error);
             }
-        }
-        drop(tables);
-        for (file, path) in written {
-            file.sync_data().map_err(|source| RecordsError { action: "sync", path, source })?;
         }
         Ok(count)
     }
@@ -271,8 +295,14 @@ mod tests {
             std::fs::read_to_string(self.path(table)).unwrap()
         }
 
+        fn try_append(&self, dump: &[Rows], before: Before) -> Result<usize, RecordsError> {
+            let mut unsynced = Unsynced::default();
+            let count = self.store.append(&self.day, dump, before, &mut unsynced)?;
+            unsynced.sync().map(|()| count)
+        }
+
         fn append(&self, dump: &[Rows], before: Before) -> usize {
-            self.store.append(&self.day, dump, before).unwrap()
+            self.try_append(dump, before).unwrap()
         }
     }
 
@@ -353,7 +383,7 @@ mod tests {
                 std::fs::create_dir(day.join("records")).unwrap();
             }
             std::os::unix::fs::symlink(target.path().join("x"), day.join(name)).unwrap();
-            let error = fixture.store.append(&fixture.day, &[rows(A, &["1"])], Before::Nothing).unwrap_err();
+            let error = fixture.try_append(&[rows(A, &["1"])], Before::Nothing).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
             assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0);
         }
@@ -366,7 +396,7 @@ mod tests {
         // A table whose file can only be read: the write fails, whoever runs this test.
         let unwritable = File::open(fixture.path(A)).unwrap();
         fixture.store.lock()[0].file = Arc::new(unwritable);
-        let error = fixture.store.append(&fixture.day, &[rows(A, &["2"])], Before::Nothing).unwrap_err();
+        let error = fixture.try_append(&[rows(A, &["2"])], Before::Nothing).unwrap_err();
         assert!(error.to_string().contains("cannot append"), "{error}");
         assert_eq!(fixture.append(&[rows(A, &["2"])], Before::Perhaps), 1);
         assert_eq!(fixture.read(A).lines().count(), 2);
@@ -378,7 +408,7 @@ mod tests {
         let (archive, store) = (Archive::new(dir.path()), RecordsStore::default());
         for n in 0..OPEN_TABLES_MAX as u64 + 5 {
             let day = archive.day(Day::of_clock(n * 86_400_000).unwrap()).unwrap();
-            store.append(&day, &[rows(A, &["1"])], Before::Nothing).unwrap();
+            store.append(&day, &[rows(A, &["1"])], Before::Nothing, &mut Unsynced::default()).unwrap();
         }
         assert_eq!(store.lock().len(), OPEN_TABLES_MAX);
         assert!(Path::new(dir.path()).join("1970-01-01/records/rtcstats.jsonl").exists());

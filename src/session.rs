@@ -20,6 +20,9 @@ use crate::reactor::slots::{SlotId, Slots};
 /// entries and shrinks only when an acknowledged number is found in it, so this must be well below 1000.
 const ENTRIES_PER_MILESTONE: u32 = 100;
 
+/// Entries of the waiting queue that may be stale before it is cleaned: sessions that were resumed leave one each.
+const WAITING_SLACK: usize = 1024;
+
 /// The watermarks of a session and what is to be acknowledged. All numbers are the client's entry numbers;
 /// 0 stands for none, and `received >= durable` always.
 #[derive(Debug, Default)]
@@ -192,6 +195,8 @@ pub struct Session {
     pub state: State,
     /// Whether the id of a connection's URL named it, so that another such connection resumes it.
     pub by_url: bool,
+    /// Whether it is the one session of its connection's URL, whose numbers are acknowledged there.
+    pub is_of_url: bool,
     /// Its numbers.
     pub ledger: Ledger,
     /// The number before the first entry, when the dump does not start at 1.
@@ -199,7 +204,7 @@ pub struct Session {
     /// Lines that are not yet appended; bounded by `dump.flush_bytes` plus one line.
     pub buffer: Vec<u8>,
     /// Where in `buffer` the last numbered entry stands.
-    last_numbered: Option<(usize, usize)>,
+    last_numbered: Option<(u32, u32)>,
     /// The file, once the first entries were appended.
     pub dump: Option<DumpFile>,
     /// What the first line will say; `None` once it is written.
@@ -230,6 +235,7 @@ impl Session {
             id,
             state: State::Open(connection),
             by_url,
+            is_of_url: by_url,
             ledger: Ledger::default(),
             continues_from: None,
             buffer: Vec::new(),
@@ -243,6 +249,12 @@ impl Session {
             flush_pending: false,
             acknowledge_pending: false,
         }
+    }
+
+    /// Whether this connection feeds it.
+    #[must_use]
+    pub fn is_fed_by(&self, connection: SlotId) -> bool {
+        self.state == State::Open(connection)
     }
 
     /// Whether it has had a numbered entry.
@@ -266,19 +278,20 @@ impl Session {
         if self.ledger.received == 0 && number > 1 && self.dump.is_none() && start == 0 {
             self.continues_from = Some(number - 1);
         }
-        let previous = self.last_numbered.and_then(|(from, to)| self.buffer.get(from..to));
+        let previous = line_at(&self.buffer, self.last_numbered);
         let verdict = self.ledger.take(number, line, previous);
         if verdict == Verdict::Duplicate {
             self.buffer.truncate(start);
         } else {
-            self.last_numbered = Some((start, end));
+            // A buffer is flushed long before it has 4 GiB; a line that began there would go unacknowledged.
+            self.last_numbered = u32::try_from(start).ok().zip(u32::try_from(end).ok());
         }
         verdict
     }
 
     /// The buffer was appended and is as safe as promised; it is handed back empty for reuse.
     pub fn settle(&mut self) -> Vec<u8> {
-        let last = self.last_numbered.take().and_then(|(from, to)| self.buffer.get(from..to));
+        let last = line_at(&self.buffer, self.last_numbered.take());
         self.ledger.settle(last);
         std::mem::take(&mut self.buffer)
     }
@@ -290,6 +303,11 @@ impl Session {
         self.ledger.forget_unwritten();
         std::mem::take(&mut self.buffer).len()
     }
+}
+
+fn line_at(buffer: &[u8], place: Option<(u32, u32)>) -> Option<&[u8]> {
+    let (from, to) = place?;
+    buffer.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
 }
 
 /// What a connection with an id in its URL finds.
@@ -439,6 +457,7 @@ impl Sessions {
         {
             let before = std::mem::replace(&mut found.state, State::Open(connection));
             found.by_url = true;
+            found.is_of_url = true;
             found.acknowledged_at = now;
             found.ledger.restart_acknowledging();
             if found.dump.is_none() && found.info.is_none() {
@@ -452,9 +471,9 @@ impl Sessions {
                 }
             };
         }
-        let last = match self.ended.get(id) {
-            Some(ended) if ended.until <= now => 0,
-            Some(ended) if ended.by_client && is_reconnect => return Arrival::Ended,
+        // Without `isReconnect` it is another client, or page, that happens to use the id again.
+        let last = match self.ended.get(id).filter(|ended| is_reconnect && ended.until > now) {
+            Some(ended) if ended.by_client => return Arrival::Ended,
             Some(ended) => ended.last,
             None => 0,
         };
@@ -524,6 +543,14 @@ impl Sessions {
 
     fn queue_waiting(&mut self, session: SlotId, deadline: Instant) {
         self.waiting_count += 1;
+        if self.waiting.len() > 2 * self.waiting_count + WAITING_SLACK {
+            let slots = &self.slots;
+            self.waiting.retain(|(deadline, session)| {
+                slots
+                    .find(*session)
+                    .is_some_and(|found| found.state == State::Waiting { deadline: *deadline })
+            });
+        }
         let at = self.waiting.partition_point(|(other, _)| *other <= deadline);
         self.waiting.insert(at, (deadline, session));
     }
@@ -640,7 +667,7 @@ impl Carried {
             Self::One(only) => {
                 sessions.find(*only).is_some_and(|found| found.id.as_str() == id).then_some(*only)
             }
-            Self::Many(map) => map.get(id).copied(),
+            Self::Many(map) => map.get(id).copied().filter(|key| sessions.find(*key).is_some()),
         }
     }
 
@@ -660,6 +687,16 @@ impl Carried {
             Self::Many(map) => {
                 map.insert(id, session);
             }
+        }
+    }
+
+    /// Lets go of sessions that are no more.
+    pub fn forget_gone(&mut self, sessions: &Sessions) {
+        match self {
+            Self::None => {}
+            Self::One(only) if sessions.find(*only).is_some() => {}
+            Self::One(_) => *self = Self::None,
+            Self::Many(map) => map.retain(|_, key| sessions.find(*key).is_some()),
         }
     }
 
@@ -696,6 +733,7 @@ pub enum Expiry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Agent;
     /// A seeded generator (SplitMix64), so that a failing run can be played again.
     struct Dice(u64);
 
@@ -726,12 +764,14 @@ mod tests {
     fn info() -> Rc<ConnectionInfo> {
         Rc::new(ConnectionInfo {
             path: "/".into(),
-            origin: String::new(),
-            url: "/".into(),
-            user_agent: String::new(),
-            client_protocol: "3.1_STANDARD".into(),
-            stats_format: "unsupported",
-            client_type: "RTCSTATS_CLIENT",
+            agent: Rc::new(Agent {
+                origin: "".into(),
+                user_agent: "".into(),
+                client_protocol: "3.1_STANDARD".into(),
+                stats_format: "unsupported",
+                client_type: "RTCSTATS_CLIENT",
+            }),
+            claims: None,
         })
     }
 

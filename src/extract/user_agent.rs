@@ -1,7 +1,7 @@
 //! User agents: the stats format that a browser's reports have, and what the result says of browser and system.
 //!
 //! Two rule sets that do not agree with each other, because the reference uses two libraries. Where a rule set is
-//! a list of names it is a table ([`format`] and [`tables`]); the corrections behind the tables are in [`platform`].
+//! a list of names it is a table (`format`, `tables`); the corrections behind the tables are in `platform`.
 //! Rules: browser detection, sections 1 to 3; feature extraction 3, 5.1.
 
 mod format;

@@ -411,6 +411,16 @@ mod tests {
     }
 
     #[test]
+    fn the_deepest_nesting_fits_the_stack_of_a_thread() {
+        // Reading, writing and dropping recurse; this is a test thread with the usual 2 MiB, without optimisation.
+        let depth = crate::extract::NESTING_CEILING / 2;
+        let text = format!("{}1{}", "{\"a\":[".repeat(depth), "]}".repeat(depth));
+        let value = Value::read(&mut Scanner::new(&text, crate::extract::NESTING_CEILING)).unwrap();
+        assert_eq!(serde_json::to_string(&value).unwrap(), text);
+        assert!(value.heap_bytes() > 0 && value.clone() == value);
+    }
+
+    #[test]
     fn conversions_follow_javascript() {
         let cases = [
             (Value::Absent, false, f64::NAN, 0.0, "undefined"),

@@ -4,17 +4,19 @@
 //! Nothing here imitates the server, and the client shares no framing code with it. Every wait has a
 //! deadline; every random choice comes from a seed that is printed when a test fails.
 
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part of this")]
+
 pub(crate) mod archive;
 pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod http;
+pub(crate) mod process;
 pub(crate) mod rng;
 pub(crate) mod script;
 pub(crate) mod server;
 
 use std::time::Duration;
 
-#[allow(unused_imports, reason = "each test binary uses its part of this")]
 pub(crate) use {
     archive::Archive,
     client::{Upgrade, WsClient},

@@ -8,6 +8,8 @@ use crate::extract::json::{JsonError, Kind, Scanner, Text};
 use crate::extract::problems::LineError;
 use crate::extract::value::Value;
 
+/// Fields that one line may tell; the largest real ones stay below a tenth of it.
+const FIELDS_MAX: usize = 200_000;
 /// What a report of a later line is mostly: unchanged.
 const UNCHANGED: &[u8] = b"{\"timestamp\":0}";
 
@@ -235,7 +237,7 @@ impl Delta {
     }
 
     /// Reads the fields of a report; its type, if that is among them.
-    fn read_fields(&mut self, scanner: &mut Scanner<'_>) -> Result<Option<ReportType>, JsonError> {
+    fn read_fields(&mut self, scanner: &mut Scanner<'_>) -> Result<Option<ReportType>, LineError> {
         let mut kind = None;
         let start = self.fields.len();
         let mut first = true;
@@ -246,11 +248,18 @@ impl Delta {
                 None => scanner.skip_value()?,
                 Some(field) => {
                     let value = Value::read_scalar(scanner)?;
+                    let is_full = self.fields.len() >= FIELDS_MAX;
                     let own = self.fields.get_mut(start..).unwrap_or_default();
                     // The last of repeated fields wins.
                     match own.iter_mut().find(|(known, _)| *known == field) {
                         Some((_, known)) => *known = value,
-                        None => self.fields.push((field, value)),
+                        None if !is_full => self.fields.push((field, value)),
+                        None => {
+                            return Err(LineError::TooMany {
+                                what: "fields of a stats entry",
+                                count_max: FIELDS_MAX,
+                            });
+                        }
                     }
                 }
             }

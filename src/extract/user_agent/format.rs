@@ -466,3 +466,35 @@ fn firefox<'a>(agent: &AgentText<'a>) -> Option<&'a str> {
     let end = agent.ends_of("firefox/").find(|end| is_version(agent.at(*end)))?;
     agent.text().get(end - "firefox/".len()..end - 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_decides() {
+        let webkit = "Mozilla/5.0 (X; Y) AppleWebKit/537.36 (KHTML, like Gecko)";
+        let cases = [
+            (format!("{webkit} Chrome/120.0 Safari/537.36"), ChromeStandard),
+            (format!("{webkit} chrome/120.0 Safari/537.36"), Unsupported),
+            (format!("{webkit} Chrome/120.0 Safari/537.36 OPR/105.0"), Unsupported),
+            (format!("{webkit} Chrome/114.0 Electron/25.8.1 Safari/537.36"), ChromeStandard),
+            (format!("{webkit} HeadlessChrome/119.0 Safari/537.36"), ChromeStandard),
+            (format!("{webkit} Version/17.0 Mobile/15E148 Safari/604.1"), Safari),
+            (format!("{webkit} Version/17.0 Safari/605.1.15"), Safari),
+            (format!("{webkit} MobileSafari/605"), Unsupported),
+            (format!("{webkit} CriOS/119.0 Mobile/15E148 Safari/604.1"), ChromeStandard),
+            (format!("{webkit} FxiOS/120.0 Mobile/15E148 Safari/605.1.15"), Firefox),
+            (webkit.to_owned(), Unsupported),
+            ("Mozilla/5.0 (X11; rv:120.0) Gecko/20100101 Firefox/120.0".to_owned(), Firefox),
+            ("Mozilla/5.0 (X11; rv:91.0) Gecko/20100101 Firefox/91.0 SeaMonkey/2.53".to_owned(), Unsupported),
+            ("Mozilla/5.0 (X11; rv:91.0) SeaMonkey/2.53 Firefox/91.0".to_owned(), Firefox),
+            (format!("{} Chrome/99", "a".repeat(492)), Unsupported),
+            (format!("{} Chrome/99", " ".repeat(492)), ChromeStandard),
+            (String::new(), Unsupported),
+        ];
+        for (agent, format) in cases {
+            assert_eq!(stats_format(&agent), format, "{agent}");
+        }
+    }
+}

@@ -105,11 +105,12 @@ fn clean_system(found: &str, behind: &str, label: &str) -> String {
     os = replace_word(&os, "Macintosh", "Mac OS").replacen("_PowerPC", " OS", 1);
     os = drop_word_after_os_x(&os);
     os = replace_word(&os, "Mac OS X", "OS X");
-    if let Some(at) = os.find('/').filter(|at| os.as_bytes().get(at + 1).is_some_and(u8::is_ascii_digit)) {
+    let before_digit = os.as_bytes().windows(2).position(|pair| matches!(pair, [b'/', b'0'..=b'9']));
+    if let Some(at) = before_digit {
         os.replace_range(at..=at, " ");
     }
     os = os.replace('_', ".");
-    os = replace_end_ignoring_case(&os, " bepc", "");
+    os = drop_fedora_build(&replace_end_ignoring_case(&os, " bepc", ""));
     os = os.replace("x86.64", "x86_64").replacen("Windows Phone OS", "Windows Phone", 1);
     os = drop_version_of_chrome_os(&os);
     let os = os.split(" on ").next().unwrap_or_default().trim();
@@ -637,6 +638,18 @@ fn drop_word_after_os_x(os: &str) -> String {
     format!("{}{}", before.trim_end_matches(' '), rest.get(length..).unwrap_or_default())
 }
 
+/// `Linux 2.6.fc12` -> `Linux 2.6`
+fn drop_fedora_build(os: &str) -> String {
+    let before = os.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, ' ' | '.'));
+    let length = before.len().checked_sub(2).filter(|_| before.len() < os.len());
+    match length.and_then(|length| Some((before.get(..length)?, before.get(length..)?))) {
+        Some((kept, build)) if build.eq_ignore_ascii_case("fc") => {
+            kept.trim_end_matches([' ', '.']).to_owned()
+        }
+        _ => os.to_owned(),
+    }
+}
+
 /// `Chrome OS x86_64 14541.0.0` -> `Chrome OS x86_64`
 fn drop_version_of_chrome_os(os: &str) -> String {
     let Some(rest) = os.strip_prefix("Chrome OS ") else { return os.to_owned() };
@@ -657,4 +670,98 @@ fn has_two_points_behind_os_x(os: &str) -> bool {
         };
         is_number(parts.next()) && is_number(parts.next()) && parts.next().is_some()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(agent: &str, name: &str, version: &str, os: &str) {
+        let found = find(&AgentText::new(agent));
+        let text = |part: Option<String>| part.unwrap_or_else(|| "null".to_owned());
+        assert_eq!(
+            (&*text(found.name), &*text(found.version), &*text(found.os)),
+            (name, version, os),
+            "{agent}"
+        );
+    }
+
+    #[test]
+    fn names_versions_and_systems() {
+        // One for each correction; the conformance table has the rest.
+        let webkit = "AppleWebKit/537.36 (KHTML, like Gecko)";
+        check(
+            &format!("Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) {webkit} Chrome/119.0.0.0 Safari/537.36"),
+            "Chrome",
+            "119.0.0.0",
+            "Chrome OS 64-bit",
+        );
+        check(
+            &format!("Mozilla/5.0 (Linux; Android 9; Lenovo TB-X606F) {webkit} Chrome/91.0 Safari/537.36"),
+            "Android Browser",
+            "null",
+            "Android 9",
+        );
+        check(
+            &format!("Mozilla/5.0 (Windows NT 6.1) {webkit} Chrome/109.0 Safari/537.36"),
+            "Chrome",
+            "109.0",
+            "Windows Server 2008 R2 / 7",
+        );
+        check(
+            "Mozilla/5.0 (X11; Linux i686; rv:128.0a1) Gecko/20100101 Firefox/128.0a1",
+            "Firefox",
+            "128.0α1",
+            "Linux i686",
+        );
+        check(
+            "Mozilla/5.0 (Mobile; rv:48.0) Gecko/48.0 Firefox/48.0 KAIOS/2.5",
+            "Firefox Mobile",
+            "48.0",
+            "KaiOS 2.5",
+        );
+        check(
+            "Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko",
+            "IE",
+            "11.0",
+            "Windows 10 64-bit",
+        );
+        check(
+            "Mozilla/5.0 (PlayStation 4 3.11) AppleWebKit/537.73 (KHTML, like Gecko)",
+            "PlayStation Browser",
+            "null",
+            "null",
+        );
+        check("curl/8.4.0", "null", "null", "null");
+    }
+
+    #[test]
+    fn systems_are_cleaned() {
+        let cases = [
+            ("Mac OS X", " 10_15_7", "Mac OS X", "OS X 10.15.7"),
+            ("Macintosh", "", "Macintosh", "Mac OS"),
+            ("Windows ", "NT 5.01", "Windows ", "Windows 2000 SP1"),
+            ("Linux", " 2.6.fc12", "Linux", "Linux 2.6"),
+            ("tizen", " 6.0", "Tizen", "Tizen 6.0"),
+            ("Symbian OS", "/9.1 on x", "Symbian OS", "Symbian OS 9.1"),
+            ("webOS", "/2.1", "webOS", "webOS 2.1"),
+        ];
+        for (found, behind, label, clean) in cases {
+            assert_eq!(clean_system(found, behind, label), clean);
+        }
+    }
+
+    #[test]
+    fn versions_stand_behind_their_prefix() {
+        let cases = [
+            ("Opera Mini/12.0.1987/37.7327", "Opera Mini", Some("12.0.1987")),
+            ("Name for Some-Thing-1.2b;", "Name", Some("1.2b")),
+            ("Name-5/7.0)", "Name", Some("7.0")),
+            ("Name/ 7.0", "Name", None),
+            ("JitsiMeetName/2023.9.2 Name/25", "Name", Some("2023.9.2")),
+        ];
+        for (agent, prefix, version) in cases {
+            assert_eq!(version_behind(&AgentText::new(agent), &[prefix]).as_deref(), version, "{agent}");
+        }
+    }
 }

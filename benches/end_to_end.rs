@@ -73,7 +73,7 @@ fn measure(scenario: &Scenario, mix: &Mix, pairs: u64) -> io::Result<()> {
     let mut results = Vec::new();
     for pair in 0..pairs {
         let server = scenario.run(Kind::Server, mix, pair)?;
-        let sink = scenario.run(Kind::Sink, mix, pair)?;
+        let sink = scenario.is_for_sink().then(|| scenario.run(Kind::Sink, mix, pair)).transpose()?;
         results.push((server, sink));
     }
     report::print(&format!("{}; median of {pairs} pairs", scenario.describe(mix)), &results);

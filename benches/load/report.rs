@@ -3,29 +3,26 @@
 use super::scenario::Figures;
 
 /// Prints the table of one scenario. A ratio is the median of the ratios of the pairs, which were run in turn.
-pub(crate) fn print(title: &str, pairs: &[(Figures, Figures)]) {
+pub(crate) fn print(title: &str, pairs: &[(Figures, Option<Figures>)]) {
     println!("\n{title}");
     println!("  {:<52} {:>26} {:>26} {:>7}", "", "server", "raw sink", "ratio");
     let Some((first, _)) = pairs.first() else { return };
-    for (row, figure) in first.rows.iter().enumerate() {
+    for figure in &first.rows {
         let ours: Vec<f64> = pairs.iter().filter_map(|(server, _)| value(server, figure.what)).collect();
-        let sinks: Vec<f64> = pairs.iter().filter_map(|(_, sink)| value(sink, figure.what)).collect();
+        let sinks: Vec<f64> =
+            pairs.iter().filter_map(|(_, sink)| value(sink.as_ref()?, figure.what)).collect();
         let ratios: Vec<f64> = ours.iter().zip(&sinks).map(|(ours, sink)| ours / sink).collect();
-        // A ratio of memory to none is no figure.
-        let ratio = if figure.unit == "us" && !ratios.is_empty() {
-            format!("{:.2}", median(&ratios))
-        } else {
-            "-".into()
-        };
+        let ratio = if ratios.is_empty() { "-".into() } else { format!("{:.2}", median(&ratios)) };
         println!(
             "  {:<52} {:>26} {:>26} {:>7}",
-            first.rows[row].what,
+            figure.what,
             range(&ours, figure.unit),
             range(&sinks, figure.unit),
             ratio
         );
     }
-    let waiting = pairs.iter().flat_map(|(server, sink)| [server.waiting, sink.waiting]).fold(0.0, f64::max);
+    let waiting = pairs.iter().flat_map(|(server, sink)| [Some(server), sink.as_ref()]).flatten();
+    let waiting = waiting.map(|figures| figures.waiting).fold(0.0, f64::max);
     println!("  (no core for at most {:.0} % of its busy time)", waiting * 100.0);
 }
 

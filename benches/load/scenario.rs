@@ -29,6 +29,8 @@ pub(crate) enum Load {
     Saturate { connections: usize, messages: u64 },
     /// Each connection sends a message an interval.
     Paced { connections: usize, interval: Duration, rounds: u32 },
+    /// Connections that open and send two messages.
+    Open { connections: usize },
     /// Connections with one session that say no more; measured at two numbers, for the slope.
     Idle { few: usize, many: usize },
     /// Short sessions, one after the other.
@@ -70,6 +72,8 @@ impl Scenario {
         vec![
             disk("saturate", Load::Saturate { connections: 50, messages: 3_000 }),
             disk("paced", Load::Paced { connections: 2_000, interval: second, rounds: 15 }),
+            memory("open", Load::Open { connections: 5_000 }),
+            disk("open-disk", Load::Open { connections: 5_000 }),
             memory("idle", Load::Idle { few: 5_000, many: 15_000 }),
             memory("churn", Load::Churn { sessions: 2_000, parallel: 50, messages: 10 }),
             disk("churn-disk", Load::Churn { sessions: 2_000, parallel: 50, messages: 10 }),
@@ -82,9 +86,16 @@ impl Scenario {
         vec![
             disk("saturate", Load::Saturate { connections: 8, messages: 400 }),
             disk("paced", Load::Paced { connections: 100, interval: Duration::from_millis(250), rounds: 4 }),
+            disk("open", Load::Open { connections: 100 }),
             disk("idle", Load::Idle { few: 50, many: 150 }),
             disk("churn", Load::Churn { sessions: 60, parallel: 10, messages: 10 }),
         ]
+    }
+
+    /// Whether the sink has a share in this. It keeps a file open for each connection, for which a process has not
+    /// descriptors enough; and what it needs per connection is next to nothing anyway.
+    pub(crate) fn is_for_sink(&self) -> bool {
+        !matches!(self.load, Load::Idle { .. })
     }
 
     /// Runs the load once and checks what was recorded.
@@ -101,6 +112,7 @@ impl Scenario {
         let sent = match self.load {
             Load::Saturate { connections, messages } => run.saturate(connections, messages)?,
             Load::Paced { connections, interval, rounds } => run.paced(connections, interval, rounds)?,
+            Load::Open { connections } => run.open(connections)?,
             Load::Idle { few, many } => run.idle(few, many)?,
             Load::Churn { sessions, parallel, messages } => run.churn(sessions, parallel, messages)?,
         };
@@ -121,6 +133,7 @@ impl Scenario {
             Load::Paced { connections, interval, rounds } => {
                 format!("{connections} connections send a message every {interval:?}, {rounds} times")
             }
+            Load::Open { connections } => format!("{connections} connections open and send two messages"),
             Load::Idle { few, many } => {
                 format!("{few}, then {many} connections with an open session that is silent")
             }
@@ -184,11 +197,23 @@ impl<'a> Run<'a> {
         Ok(fleet.into_sent())
     }
 
+    fn open(&mut self, connections: usize) -> io::Result<Vec<Sent>> {
+        let mut fleet = self.fleet()?;
+        let before = self.subject.cpu()?;
+        fleet.open(connections, || Identity::new(&mut self.rng, 0))?;
+        fleet.send(2)?;
+        fleet.rest(FLUSHED)?;
+        let used = self.subject.cpu()?.since(before);
+        self.figures.add_us("CPU per connection", used.total_ns(), connections as u64);
+        fleet.send_and_close(0)?;
+        self.settle(connections)?;
+        Ok(fleet.into_sent())
+    }
+
     fn idle(&mut self, few: usize, many: usize) -> io::Result<Vec<Sent>> {
         let mut fleet = self.fleet()?;
         let rss_start = self.subject.rss_bytes()?;
         let mut rss = Vec::new();
-        let before = self.subject.cpu()?;
         for total in [few, many] {
             let opened = fleet.connections();
             fleet.open(total, || Identity::new(&mut self.rng, 0))?;
@@ -196,10 +221,8 @@ impl<'a> Run<'a> {
             fleet.rest(FLUSHED)?;
             rss.push(self.subject.rss_bytes()?);
         }
-        let opened = self.subject.cpu()?.since(before);
         let slope = (rss[1] as f64 - rss[0] as f64) / (many - few) as f64;
         self.figures.add("resident memory per connection", "B", slope);
-        self.figures.add_us("CPU per connection opened, with two messages", opened.total_ns(), many as u64);
         fleet.send_and_close(0)?;
         self.settle(many)?;
         let left = self.subject.rss_bytes()? as f64 - rss_start as f64;

@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::auth::Claims;
 use crate::client::{Agents, ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
+use crate::durability::Durability;
 use crate::ended::{EndedJournal, EndedSession};
 use crate::jobs::Job;
 use crate::leftovers::Leftovers;
@@ -260,6 +261,8 @@ pub struct Collector {
     disk_low: bool,
     /// Set while the dump folder is gone and cannot be created again.
     folder_lost: bool,
+    /// Under `dump.durability = "power"`: what makes appended entries durable. Else appending does.
+    durability: Option<Durability>,
     /// The memory of ended sessions on disk.
     journal: EndedJournal,
     /// Entries taken so far.
@@ -319,6 +322,7 @@ impl Collector {
             unfinished: Vec::new(),
             disk_low: false,
             folder_lost: false,
+            durability: None,
             journal,
             entries: 0,
             bytes_in_progress: 0,
@@ -332,6 +336,13 @@ impl Collector {
     pub fn share(&mut self, info: ConnectionInfo) -> Rc<ConnectionInfo> {
         let agent = self.agents.share(info.agent);
         Rc::new(ConnectionInfo { agent, ..info })
+    }
+
+    /// Nothing is acknowledged from now on before `durability` has synced it.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
     }
 
     /// The sessions, to look at.
@@ -474,6 +485,9 @@ impl Collector {
             }
         };
         feeder.carried.add(session, &self.sessions);
+        if matches!(arrival, Arrival::Fresh(_)) {
+            self.doubt(session);
+        }
         if !matches!(arrival, Arrival::Fresh(_)) {
             limited!(
                 self.lines.resume,
@@ -488,6 +502,67 @@ impl Collector {
             Some(found) if found.state == State::Open(feeder.connection) => Ok(found.ledger.durable()),
             // It could not be written just now. A greeting would make the client believe that all is well.
             _ => Err(Ending::storage()),
+        }
+    }
+
+    /// What a session takes over from before a restart, or from a dump that is finished, may never have been synced. It
+    /// is not named in a greeting before the next sync, of everything; until then its client sends it again, in vain.
+    fn doubt(&mut self, key: SlotId) {
+        if let (Some(durability), Some(session)) = (&mut self.durability, self.sessions.find_mut(key))
+            && session.is_numbered()
+        {
+            session.ledger.doubt();
+            durability.commit.appended(key, None, true);
+        }
+    }
+
+    /// Takes the result of a sync, and begins the next.
+    fn sync(&mut self, tally: &mut Tally, now: Now) {
+        let Some(durability) = &mut self.durability else { return };
+        if let Some(result) = durability.result() {
+            let covered = durability.commit.end();
+            if let Err(cause) = &result {
+                error!("dump.error err=\"cannot sync: {cause}\" sessions={}", covered.len());
+            }
+            for (key, mark) in covered {
+                match (&result, self.sessions.find_mut(key)) {
+                    (Ok(()), Some(session)) => {
+                        session.ledger.make_durable(mark);
+                        self.acknowledge(key, tally, now);
+                    }
+                    (Err(_), Some(_)) => self.sync_failed(key, tally, now),
+                    (_, None) => {}
+                }
+            }
+        }
+        if let Some(durability) = &mut self.durability {
+            let sessions = &self.sessions;
+            durability.begin(|key| sessions.find(key).map(|session| session.ledger.mark()));
+        }
+    }
+
+    /// The dump ends as it is: what was not synced is still in memory, and a worker that writes it elsewhere saves it if
+    /// anybody can. A numbered client brings everything behind the last good sync again, for a new part, whose
+    /// `continuesFrom` tells where the proven part of the old one ends.
+    fn sync_failed(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
+        tally.dump_sync_errors += 1;
+        tally.session_errors += 1;
+        if !self.flush(key, tally, now) {
+            return;
+        }
+        let Some(session) = self.sessions.find_mut(key) else { return };
+        session.ledger.forget_unsynced();
+        let state = session.state;
+        let (was_numbered, must_return) = (session.is_numbered(), session.must_return());
+        if let State::Open(connection) = state {
+            self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
+        }
+        let Some(session) = self.sessions.finish(key, false, now.instant) else { return };
+        if was_numbered {
+            self.note_ended(&session, false, now);
+        }
+        if let Some(dump) = session.dump {
+            self.finish_dump(key, &dump, tally, now);
         }
     }
 
@@ -569,7 +644,8 @@ impl Collector {
         }
         match self.sessions.recover(id, number, dump, now.instant + rest, now.instant) {
             Ok(session) => {
-                debug!("session.recover session={session} received={number} rest_s={}", rest.as_secs())
+                debug!("session.recover session={session} received={number} rest_s={}", rest.as_secs());
+                self.doubt(session);
             }
             Err(dump) => self.finish_leftover(&dump, tally, now),
         }
@@ -955,9 +1031,13 @@ impl Collector {
 
     /// Does what is due: appends, acknowledgements, the end of waiting sessions. Returns whether more is due already.
     pub fn tick(&mut self, tally: &mut Tally, now: Now) -> bool {
-        if self.recover_leftovers(LEFTOVERS_PER_TURN, tally, now) {
-            return true;
-        }
+        let has_leftovers = self.recover_leftovers(LEFTOVERS_PER_TURN, tally, now);
+        let is_more_due = self.run_queues(tally, now) || has_leftovers;
+        self.sync(tally, now);
+        is_more_due
+    }
+
+    fn run_queues(&mut self, tally: &mut Tally, now: Now) -> bool {
         let mut budget = FLUSHES_PER_TURN;
         while let Some(&(deadline, key)) = self.flush_queue.front() {
             if deadline > now.instant {
@@ -1066,7 +1146,14 @@ impl Collector {
             match written {
                 Ok(bytes) => {
                     self.bytes_in_progress += bytes;
-                    let buffer = session.settle();
+                    let buffer = session.append();
+                    match (&mut self.durability, &session.dump) {
+                        (Some(durability), Some(dump)) => {
+                            let file = self.dumps.descriptor(key, dump);
+                            durability.commit.appended(key, file, needs_file);
+                        }
+                        (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
+                    }
                     self.keep_spare(buffer);
                 }
                 Err(failure) => {

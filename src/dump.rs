@@ -263,6 +263,11 @@ impl DumpStore {
         }
     }
 
+    /// The descriptor of a dump, when it is cached, as it is just behind an append.
+    pub fn descriptor(&mut self, owner: SlotId, dump: &DumpFile) -> Option<Arc<File>> {
+        self.open.find(owner, dump).map(Arc::clone)
+    }
+
     /// See [`DumpFolder::is_removed`]; what cannot be looked at is not known to be removed.
     #[must_use]
     pub fn is_folder_removed(&self) -> bool {
@@ -315,7 +320,7 @@ fn write_all_at_once(mut file: &File, parts: &[&[u8]]) -> io::Result<()> {
 #[derive(Debug)]
 struct OpenFile {
     owner: SlotId,
-    file: File,
+    file: Arc<File>,
     used: bool,
 }
 
@@ -337,7 +342,7 @@ impl OpenFiles {
         self.places.len() - self.free.len()
     }
 
-    fn find(&mut self, owner: SlotId, dump: &DumpFile) -> Option<&File> {
+    fn find(&mut self, owner: SlotId, dump: &DumpFile) -> Option<&Arc<File>> {
         let place = self.places.get_mut(dump.cached)?.as_mut().filter(|place| place.owner == owner)?;
         place.used = true;
         Some(&place.file)
@@ -346,7 +351,7 @@ impl OpenFiles {
     fn put(&mut self, owner: SlotId, dump: &mut DumpFile, file: File) {
         let index = self.make_room();
         if let Some(place) = self.places.get_mut(index) {
-            *place = Some(OpenFile { owner, file, used: true });
+            *place = Some(OpenFile { owner, file: Arc::new(file), used: true });
             dump.cached = index;
         }
     }

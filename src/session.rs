@@ -24,22 +24,34 @@ const ENTRIES_PER_MILESTONE: u32 = 100;
 const WAITING_SLACK: usize = 1024;
 
 /// The watermarks of a session and what is to be acknowledged. All numbers are the client's entry numbers;
-/// 0 stands for none, and `received >= durable` always.
+/// 0 stands for none, and `received >= appended >= durable` always.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Highest number taken; duplicates are judged by it.
     received: u64,
+    /// Highest number that is written to the dump.
+    appended: u64,
     /// Highest number such that it and all before it are as safe as `dump.durability` promises.
     durable: u64,
     /// Numbers to be acknowledged once durable, in order of arrival. At most one per
     /// [`ENTRIES_PER_MILESTONE`] entries and one per gap between two flushes.
     milestones: Vec<u64>,
-    /// Newest number that may be acknowledged and is not yet; 0 = none.
+    /// Newest durable number that may be acknowledged and is not yet; 0 = none.
     newest: u64,
+    /// Newest appended number that may be acknowledged once it is durable; 0 = none.
+    newest_appended: u64,
     /// Numbered entries since the last milestone.
     since_milestone: u32,
     /// Numbers that were skipped by the client, in all.
     missing: u64,
+}
+
+/// How far a session was appended at some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    appended: u64,
+    /// The newest number up to there that may be acknowledged; 0 = none.
+    newest: u64,
 }
 
 /// What a number means for the session it arrived in.
@@ -80,12 +92,16 @@ impl Ledger {
 
     /// Takes a new number. `line` is the entry's array, `previous` the last numbered one when it is not yet
     /// durable: it ends the run before a gap and is acknowledged for itself.
-    fn take(&mut self, number: u64, line: &[u8], previous: Option<&[u8]>) -> Verdict {
+    pub(crate) fn take(&mut self, number: u64, line: &[u8], previous: Option<&[u8]>) -> Verdict {
         let verdict = self.judge(number);
         match verdict {
             Verdict::Duplicate => {
                 if numbering::is_acknowledgeable(line) {
-                    self.newest = number;
+                    if number <= self.durable {
+                        self.newest = number;
+                    } else if number <= self.appended {
+                        self.newest_appended = number;
+                    }
                     self.count_towards_milestone(number, line);
                 }
                 return verdict;
@@ -93,7 +109,7 @@ impl Ledger {
             Verdict::Gap(missing) => {
                 self.missing += missing;
                 let ends_run = previous.is_some_and(numbering::is_acknowledgeable);
-                if ends_run || self.newest == self.received {
+                if ends_run || self.newest == self.received || self.newest_appended == self.received {
                     self.add_milestone(self.received);
                 }
             }
@@ -119,25 +135,59 @@ impl Ledger {
         }
     }
 
-    /// Everything received has reached the promised durability. `last` is the last numbered entry among what
-    /// was written now.
-    fn settle(&mut self, last: Option<&[u8]>) {
-        self.durable = self.received;
+    /// Everything received is written. `last` is the last numbered entry among what was written now.
+    pub(crate) fn append(&mut self, last: Option<&[u8]>) {
+        self.appended = self.received;
         if last.is_some_and(numbering::is_acknowledgeable) {
-            self.newest = self.received;
+            self.newest_appended = self.received;
+        }
+    }
+
+    /// How far it is written now.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { appended: self.appended, newest: self.newest_appended }
+    }
+
+    /// What was written at `mark` is as safe as promised.
+    pub fn make_durable(&mut self, mark: Mark) {
+        self.durable = self.durable.max(mark.appended);
+        if mark.newest != 0 {
+            self.newest = mark.newest;
+        }
+        if self.newest_appended == mark.newest {
+            self.newest_appended = 0;
         }
     }
 
     /// What was received but not written is lost; the client still has it.
     fn forget_unwritten(&mut self) {
-        self.received = self.durable;
+        self.received = self.appended;
         self.restart_acknowledging();
+    }
+
+    /// What was written since the last good sync counts as lost; the client still has it.
+    pub fn forget_unsynced(&mut self) {
+        (self.received, self.appended) = (self.durable, self.durable);
+        self.restart_acknowledging();
+    }
+
+    /// Of a session that had come to `last`, as far as its dump says.
+    #[must_use]
+    pub fn recovered(last: u64) -> Self {
+        Self { received: last, appended: last, durable: last, ..Self::default() }
+    }
+
+    /// What is written may not be safe: nobody knows whether it was synced before the crash.
+    pub fn doubt(&mut self) {
+        self.durable = 0;
+        self.newest = 0;
     }
 
     /// A new connection: nothing is known of what its client still buffers.
     fn restart_acknowledging(&mut self) {
         self.milestones = Vec::new();
-        self.newest = 0;
+        (self.newest, self.newest_appended) = (0, 0);
         self.since_milestone = 0;
     }
 
@@ -296,10 +346,10 @@ impl Session {
         verdict
     }
 
-    /// The buffer was appended and is as safe as promised; it is handed back empty for reuse.
-    pub fn settle(&mut self) -> Vec<u8> {
+    /// The buffer was appended; it is handed back empty for reuse. How safe that is, is for [`Ledger::make_durable`].
+    pub fn append(&mut self) -> Vec<u8> {
         let last = line_at(&self.buffer, self.last_numbered.take());
-        self.ledger.settle(last);
+        self.ledger.append(last);
         std::mem::take(&mut self.buffer)
     }
 
@@ -486,8 +536,7 @@ impl Sessions {
         };
         let session = self.open(connection, id.clone(), true, Rc::clone(info), now);
         if let Some(found) = self.slots.find_mut(session) {
-            found.ledger.received = last;
-            found.ledger.durable = last;
+            found.ledger = Ledger::recovered(last);
             found.continues_from = (last > 0).then_some(last);
         }
         Arrival::Fresh(session)
@@ -544,8 +593,7 @@ impl Sessions {
         let session = self.slots.insert_with(|slot| {
             let mut session = Session::new(id, slot, true, None, now);
             session.state = State::Waiting { deadline };
-            session.ledger.received = last;
-            session.ledger.durable = last;
+            session.ledger = Ledger::recovered(last);
             session.dump = Some(dump);
             session
         });
@@ -847,6 +895,13 @@ mod tests {
         session.take_line(at)
     }
 
+    /// Appends as under `dump.durability = "process"`.
+    fn settle(session: &mut Session) -> Vec<u8> {
+        let buffer = session.append();
+        session.ledger.make_durable(session.ledger.mark());
+        buffer
+    }
+
     fn acknowledged(session: &mut Session, with_newest: bool) -> Vec<u64> {
         let mut numbers = Vec::new();
         session.ledger.take_acknowledgements(with_newest, |number| numbers.push(number));
@@ -862,7 +917,7 @@ mod tests {
             assert_eq!(take(session, number), Verdict::Next);
         }
         assert_eq!(acknowledged(session, true), [0_u64; 0], "nothing is durable yet");
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, false), [100, 200, 300]);
         assert_eq!(acknowledged(session, true), [350]);
         assert_eq!(acknowledged(session, true), [0_u64; 0]);
@@ -876,7 +931,7 @@ mod tests {
         for number in 1..=300 {
             take(session, number);
         }
-        let written = session.settle();
+        let written = settle(session);
         acknowledged(session, true);
         for number in 51..=260 {
             assert_eq!(take(session, number), Verdict::Duplicate);
@@ -892,7 +947,7 @@ mod tests {
         let key = sessions.open(connection(1), id("a"), true, info(), start());
         let session = sessions.find_mut(key).expect("open");
         take(session, 1);
-        session.settle();
+        settle(session);
         for number in 2..=150 {
             take(session, number);
         }
@@ -900,7 +955,7 @@ mod tests {
         let at = session.buffer.len();
         session.buffer.extend_from_slice(b"[\"t\",null,1700000000000,151]\n");
         session.take_line(at);
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [100]);
         assert_eq!(acknowledged(session, true), [0_u64; 0]);
     }
@@ -914,7 +969,7 @@ mod tests {
             take(session, number);
         }
         take(session, 200);
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [100, 200]);
     }
 
@@ -926,16 +981,16 @@ mod tests {
         take(session, 1);
         take(session, 2);
         assert_eq!(take(session, 10), Verdict::Gap(7));
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [2, 10]);
         // The same across a flush.
         assert_eq!(take(session, 20), Verdict::Gap(9));
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [20]);
         take(session, 21);
-        session.settle();
+        settle(session);
         assert_eq!(take(session, 30), Verdict::Gap(8));
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [21, 30]);
     }
 
@@ -949,7 +1004,7 @@ mod tests {
             session.buffer.extend_from_slice(format!("[\"t\",null,1700000000000,{number}]\n").as_bytes());
             assert_eq!(session.take_line(at), Verdict::Next);
         }
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [0_u64; 0]);
         assert_eq!(session.ledger.durable(), 250);
     }
@@ -1073,7 +1128,7 @@ mod tests {
                     Arrival::Ended => panic!("seed {seed}: nobody ended it"),
                 };
                 let session = sessions.find_mut(key).expect("open");
-                append(&mut file, &session.settle());
+                append(&mut file, &settle(session));
                 let initial = session.ledger.durable();
                 assert!(
                     initial == 0 || file.binary_search(&initial).is_ok(),
@@ -1103,7 +1158,7 @@ mod tests {
                 80..90 => {
                     let Some((_, key)) = at else { continue };
                     let session = sessions.find_mut(key).expect("open");
-                    append(&mut file, &session.settle());
+                    append(&mut file, &settle(session));
                     for number in acknowledged(session, dice.one_in(2)) {
                         assert!(
                             file.binary_search(&number).is_ok(),
@@ -1120,7 +1175,7 @@ mod tests {
                     if dice.one_in(2)
                         && sessions.leave(key, connection, Farewell::MayReturn, now) == Departure::Wait
                     {
-                        append(&mut file, &sessions.find_mut(key).expect("waits").settle());
+                        append(&mut file, &settle(sessions.find_mut(key).expect("waits")));
                     }
                 }
                 95 => {
@@ -1141,7 +1196,7 @@ mod tests {
         for number in wire {
             take(sessions.find_mut(key).expect("open"), number);
         }
-        append(&mut file, &sessions.find_mut(key).expect("open").settle());
+        append(&mut file, &settle(sessions.find_mut(key).expect("open")));
         let missing: Vec<u64> = (1..=client.next)
             .filter(|number| file.binary_search(number).is_err())
             .filter(|number| !client.lost.contains(number) && !unprotected.contains(number))

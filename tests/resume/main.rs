@@ -23,6 +23,7 @@ mod support;
 mod client;
 mod disk;
 mod kills;
+mod power;
 mod proxy;
 mod record;
 mod scale;

@@ -259,6 +259,8 @@ impl<'a> Run<'a> {
         }
         fleet.send_and_close(0)?;
         self.settle(fleet.connections())?;
+        // What a crowd needed is given back at the next housekeeping.
+        std::thread::sleep(APPENDED);
         let left = self.subject.rss_bytes()? as f64 - rss_start as f64;
         self.figures.add(MEMORY_LEFT, "KiB", left / 1024.0);
         Ok(fleet.into_sent())
@@ -279,6 +281,8 @@ impl<'a> Run<'a> {
         self.figures.add(MEMORY, "B", slope);
         fleet.send_and_close(0)?;
         self.settle(many)?;
+        // What a crowd needed is given back at the next housekeeping.
+        std::thread::sleep(APPENDED);
         let left = self.subject.rss_bytes()? as f64 - rss_start as f64;
         self.figures.add(MEMORY_LEFT, "KiB", left / 1024.0);
         Ok(fleet.into_sent())

@@ -85,7 +85,7 @@ impl Transport for Recorded {
     }
 }
 
-/// A session as it goes over the wire: head, messages, close frame.
+/// A session as it goes over the wire: head, messages, the request and the frame that end it.
 fn record(mix: &Mix, rng: &mut Rng) -> Recorded {
     let identity = Identity::new(rng, 0);
     let mut bytes = format!(
@@ -98,6 +98,8 @@ fn record(mix: &Mix, rng: &mut Rng) -> Recorded {
     for index in 0..MESSAGES_PER_SESSION {
         mix.push_frame(&mut bytes, &identity, index);
     }
+    let request = format!("{{\"statsSessionId\":\"{}\",\"type\":\"close\"}}", identity.text);
+    bytes.extend(frames::message(frames::TEXT, request.as_bytes()));
     bytes.extend(frames::close(Some(1000), ""));
     Recorded { bytes, read: 0 }
 }

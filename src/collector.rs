@@ -48,6 +48,8 @@ const FLUSHES_PER_TURN: usize = 128;
 const FLUSH_GROUP: Duration = Duration::from_millis(20);
 /// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
 const LEFTOVERS_PER_TURN: usize = 64;
+/// Places in queues that are kept when there is nothing in them.
+const QUEUE_KEPT: usize = 256;
 /// Free append buffers that are kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Largest append buffer that is kept for reuse.
@@ -1091,6 +1093,16 @@ impl Collector {
             self.sessions.next_expiry(),
         ];
         fronts.into_iter().flatten().min()
+    }
+
+    /// Gives memory back that a crowd of sessions needed; called once a second.
+    pub fn shrink(&mut self) {
+        for queue in [&mut self.flush_queue, &mut self.acknowledge_queue] {
+            if queue.len() < queue.capacity() / 8 {
+                queue.shrink_to(QUEUE_KEPT);
+            }
+        }
+        self.sessions.shrink();
     }
 
     /// Finishes sessions without an entry for `sessions.idle_s`. Called every few seconds.

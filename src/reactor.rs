@@ -749,6 +749,8 @@ impl Reactor {
         self.housekeeping_due = now.instant + HOUSEKEEPING;
         self.collector.finish_idle(&mut self.tally, now);
         self.collector.check_folder(&mut self.tally, now);
+        self.collector.shrink();
+        self.desk.shrink();
         if let Some(free_bytes) = self.collector.check_disk() {
             self.free_bytes = free_bytes;
         }

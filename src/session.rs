@@ -482,6 +482,20 @@ impl Sessions {
         self.by_url.contains_key(id)
     }
 
+    /// Gives memory back that a crowd of sessions needed.
+    pub fn shrink(&mut self) {
+        if self.by_url.len() < self.by_url.capacity() / 8 {
+            self.by_url.shrink_to_fit();
+        }
+        if self.waiting.len() < self.waiting.capacity() / 8 {
+            self.waiting.shrink_to_fit();
+        }
+        if self.ended.len() < self.ended.capacity() / 8 {
+            self.ended.shrink_to_fit();
+            self.ended_order.shrink_to_fit();
+        }
+    }
+
     /// Takes over changed settings for what happens from now on.
     pub fn reconfigure(&mut self, grace: Duration, waiting_max: usize) {
         self.grace = grace;

@@ -6,8 +6,10 @@
 
 mod format;
 mod platform;
+mod system;
 mod tables;
 mod text;
+mod version;
 
 use serde::Serialize;
 

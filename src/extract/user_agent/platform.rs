@@ -3,11 +3,13 @@
 //! Rules: browser detection 3.1 to 3.4. The corrections name the step that they are.
 
 use super::Found;
-use super::tables::{
-    BROWSERS, LAST_VERSION_PREFIXES, LAYOUTS, MANUFACTURERS, Named, PRODUCTS, SAFARI_VERSIONS, SYSTEMS,
-    VERSION_PREFIXES, WINDOWS,
-};
+use super::system::{has_word, system, trailing_number};
+use super::tables::{BROWSERS, LAYOUTS, MANUFACTURERS, Named, PRODUCTS, SAFARI_VERSIONS};
 use super::text::{AgentText, is_word};
+use super::version::{
+    engine_number, leading_integer, number_behind, prerelease_ending, prerelease_word, revision, version,
+    version_behind,
+};
 
 /// What is known so far.
 #[derive(Debug)]
@@ -67,58 +69,6 @@ fn manufacturer(agent: &AgentText<'_>, product: Option<&str>) -> Option<&'static
     };
     let makes_it = |products: &[&str]| product.is_some_and(|product| products.contains(&product));
     MANUFACTURERS.iter().find(|(name, products)| makes_it(products) || is_named(name)).map(|(name, _)| *name)
-}
-
-/// The operating system's text (3.1), cleaned.
-fn system(agent: &AgentText<'_>) -> Option<String> {
-    SYSTEMS.iter().find_map(|named| {
-        let pattern = named.patterns.first()?;
-        let (start, end) = agent.find_at_word_start(pattern)?;
-        let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
-        let numbers = if agent.at(end) == b'/' { agent.run(end + 1, is_number) } else { 0 };
-        let behind = if numbers > 0 {
-            end + 1 + numbers
-        } else {
-            end + agent.run(end, |byte| is_word(byte) || matches!(byte, b' ' | b'.'))
-        };
-        let text = agent.text();
-        Some(clean_system(text.get(start..end)?, text.get(end..behind)?, named.label))
-    })
-}
-
-/// Cleans a system's text: the part that the pattern found, what follows it, and what it is called.
-fn clean_system(found: &str, behind: &str, label: &str) -> String {
-    let whole = format!("{found}{behind}");
-    let is_windows =
-        starts_with_ignoring_case(&whole, "win") && !starts_with_ignoring_case(&whole, "windows phone ");
-    let number = trailing_number(&whole);
-    let windows = WINDOWS.iter().find(|(known, _)| is_windows && *known == number);
-    let os = match windows {
-        // The pattern is replaced in what the table says, which changes nothing there.
-        Some((_, name)) => format!("Windows {name}"),
-        None => format!("{label}{behind}"),
-    };
-    let mut os = replace_end_ignoring_case(&os, " ce", " CE");
-    if starts_with_ignoring_case(&os, "hpw") {
-        os = format!("web{}", os.get(3..).unwrap_or_default());
-    }
-    os = replace_word(&os, "Macintosh", "Mac OS").replacen("_PowerPC", " OS", 1);
-    os = drop_word_after_os_x(&os);
-    os = replace_word(&os, "Mac OS X", "OS X");
-    let before_digit = os.as_bytes().windows(2).position(|pair| matches!(pair, [b'/', b'0'..=b'9']));
-    if let Some(at) = before_digit {
-        os.replace_range(at..=at, " ");
-    }
-    os = os.replace('_', ".");
-    os = drop_fedora_build(&replace_end_ignoring_case(&os, " bepc", ""));
-    os = os.replace("x86.64", "x86_64").replacen("Windows Phone OS", "Windows Phone", 1);
-    os = drop_version_of_chrome_os(&os);
-    let os = os.split(" on ").next().unwrap_or_default().trim();
-    if ["webOS", "iOS", "iP"].iter().any(|prefix| os.starts_with(prefix)) {
-        return os.to_owned();
-    }
-    let mut chars = os.chars();
-    chars.next().map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + chars.as_str())
 }
 
 impl Guess {
@@ -387,66 +337,6 @@ impl Guess {
     }
 }
 
-/// 3.3: the version behind the first prefix that has one.
-fn version(agent: &AgentText<'_>, name: Option<&str>) -> Option<String> {
-    version_behind(agent, VERSION_PREFIXES)
-        .or_else(|| version_behind(agent, &["Version"]))
-        .or_else(|| version_behind(agent, &[name.unwrap_or("null")]))
-        .or_else(|| version_behind(agent, LAST_VERSION_PREFIXES))
-}
-
-/// The version at the first place where one of the prefixes has one behind it.
-fn version_behind(agent: &AgentText<'_>, prefixes: &[&str]) -> Option<String> {
-    let at_place = |at: usize, prefix: &&str| {
-        let end = agent.match_name(at, prefix)?;
-        if *prefix == "Silk" && is_silk_at_the_end(agent, end) {
-            return None;
-        }
-        version_at(agent, end)
-    };
-    let starts: Vec<u8> = prefixes.iter().filter_map(|prefix| prefix.bytes().next()).collect();
-    let starts = |at: &usize| starts.iter().any(|start| start.to_ascii_lowercase() == agent.at(*at));
-    (0..agent.lower().len())
-        .filter(starts)
-        .find_map(|at| prefixes.iter().find_map(|prefix| at_place(at, prefix)))
-}
-
-fn is_silk_at_the_end(agent: &AgentText<'_>, end: usize) -> bool {
-    let length = agent.run(end + 1, |byte| byte.is_ascii_digit() || byte == b'.');
-    agent.at(end) == b'/' && length > 0 && end + 1 + length == agent.lower().len()
-}
-
-/// The version behind a prefix: after `-N/`, or after a space, `/` or `-` with perhaps ` for X` before it.
-fn version_at(agent: &AgentText<'_>, end: usize) -> Option<String> {
-    let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
-    let number = |at: usize| {
-        let digits = agent.run(at, is_number);
-        let rest =
-            agent.run(at + digits, |byte| !matches!(byte, b' ' | b'(' | b')' | b';' | b'/' | b'_' | b'-'));
-        let text = agent.text().get(at..at + digits + rest)?;
-        (digits > 0).then(|| text.to_owned())
-    };
-    if agent.at(end) == b'-' {
-        let length = agent.run(end + 1, is_number);
-        if length > 0
-            && agent.at(end + 1 + length) == b'/'
-            && let Some(version) = number(end + length + 2)
-        {
-            return Some(version);
-        }
-    }
-    let separated =
-        |at: usize| if matches!(agent.at(at), b' ' | b'/' | b'-') { number(at + 1) } else { None };
-    if agent.lower().get(end..).is_some_and(|rest| rest.starts_with(" for ")) {
-        let word = agent.run(end + 5, |byte| is_word(byte) || byte == b'-');
-        // The word may itself contain the separator, so shorter ones are tried, too.
-        if let Some(version) = (1..=word).rev().find_map(|length| separated(end + 5 + length)) {
-            return Some(version);
-        }
-    }
-    separated(end)
-}
-
 /// The device that an Android browser names behind `Android ...;`.
 fn android_product(agent: &AgentText<'_>) -> Option<String> {
     let (_, end) = agent.find_at_word_start("Android")?;
@@ -508,98 +398,12 @@ fn first_letters(text: &str) -> Option<&str> {
     rest.get(..length + if hat { 4 } else { 0 })
 }
 
-/// The number behind `rv:`.
-fn revision(agent: &AgentText<'_>) -> Option<String> {
-    let end = agent.ends_of("rv:").find(|end| {
-        agent.is_word_start(end - 3) && agent.run(*end, |byte| byte.is_ascii_digit() || byte == b'.') > 0
-    })?;
-    let length = agent.run(end, |byte| byte.is_ascii_digit() || byte == b'.');
-    agent.text().get(end..end + length).map(str::to_owned)
-}
-
-/// The ending of a version that tells a pre-release: `a1`, `b`, `dp`, `pre`.
-fn prerelease_ending(version: &str) -> Option<&str> {
-    let is_count = |text: &str| {
-        let digits = text.strip_suffix('+').unwrap_or(text);
-        text.is_empty() || (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    let is_ending = |ending: &str| {
-        let lower = ending.to_ascii_lowercase();
-        let letter = lower.strip_prefix(['a', 'b']);
-        let before_pre = letter.map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
-        let has_digits = letter.zip(before_pre).is_some_and(|(rest, trimmed)| trimmed.len() < rest.len());
-        let pre_behind = before_pre.filter(|_| has_digits).and_then(|rest| rest.strip_prefix("pre"));
-        [letter, lower.strip_prefix("dp"), lower.strip_prefix("pre"), pre_behind]
-            .into_iter()
-            .flatten()
-            .any(is_count)
-    };
-    version.char_indices().filter_map(|(at, _)| version.get(at..)).find(|ending| is_ending(ending))
-}
-
-/// `alpha` or `beta` in the user agent, with a digit behind it where there is one.
-fn prerelease_word(agent: &AgentText<'_>) -> Option<String> {
-    let (start, end) = ["alpha", "beta"]
-        .iter()
-        .filter_map(|word| agent.ends_of(word).next().map(|end| (end - word.len(), end)))
-        .min()?;
-    let gap = usize::from(agent.at(end) == b' ');
-    let end = if agent.at(end + gap).is_ascii_digit() { end + gap + 1 } else { end };
-    agent.text().get(start..end).map(str::to_owned)
-}
-
 /// The first word that tells a processor of 64 bits, as it is spelled.
 fn architecture_word<'a>(agent: &AgentText<'a>) -> Option<&'a str> {
     const WORDS: [&str; 6] = ["AMD64", "IA64", "Win64", "WOW64", "x86_64", "x64"];
     let places = WORDS.iter().flat_map(|word| agent.places_at_word_start(word));
     let (start, end) = places.filter(|(_, end)| agent.is_word_end(*end)).min()?;
     agent.text().get(start..end)
-}
-
-/// Digits and points, perhaps with `+` behind, that follow a prefix at the start of a word.
-fn number_behind<'a>(agent: &AgentText<'a>, prefix: &str) -> Option<&'a str> {
-    let lower = prefix.to_ascii_lowercase();
-    agent.ends_of(&lower).find_map(|end| {
-        let length = agent.run(end, |byte| byte.is_ascii_digit() || byte == b'.');
-        let plus = usize::from(agent.at(end + length) == b'+');
-        let is_there = agent.is_word_start(end - prefix.len()) && length > 0;
-        agent.text().get(end..end + length + plus).filter(|_| is_there)
-    })
-}
-
-/// The number of an engine: `537.36` as it is, `532.5` as 532.05.
-fn engine_number(build: &str) -> f64 {
-    let digits = build.trim_end_matches('+');
-    let corrected = match digits.rsplit_once('.') {
-        Some((before, last)) if last.len() == 1 && !build.ends_with('+') => format!("{before}.0{last}"),
-        _ => digits.to_owned(),
-    };
-    // Only what comes before a second point is read.
-    let mut parts = corrected.splitn(3, '.');
-    let (whole, fraction) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    format!("{whole}.{fraction}").trim_end_matches('.').parse().unwrap_or(f64::NAN)
-}
-
-/// The integer that a text starts with.
-fn leading_integer(text: &str) -> Option<u64> {
-    let length = text.bytes().take_while(u8::is_ascii_digit).count();
-    text.get(..length)?.parse().ok()
-}
-
-/// Digits and points at the end.
-fn trailing_number(text: &str) -> &str {
-    let before = text.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    text.get(before.len()..).unwrap_or_default()
-}
-
-/// Whether a text contains a word; case matters.
-fn has_word(text: &str, word: &str) -> bool {
-    text.match_indices(word).any(|(at, _)| {
-        let bytes = text.as_bytes();
-        let before = at.checked_sub(1).and_then(|at| bytes.get(at));
-        let behind = bytes.get(at + word.len());
-        before.is_none_or(|byte| !is_word(*byte)) && behind.is_none_or(|byte| !is_word(*byte))
-    })
 }
 
 fn has_word_ignoring_case(text: &str, word: &str) -> bool {
@@ -609,56 +413,6 @@ fn has_word_ignoring_case(text: &str, word: &str) -> bool {
 fn has_word_at_start(text: &str, word: &str) -> bool {
     text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
         && text.as_bytes().get(word.len()).is_none_or(|byte| !is_word(*byte))
-}
-
-fn starts_with_ignoring_case(text: &str, start: &str) -> bool {
-    text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start))
-}
-
-fn replace_end_ignoring_case(text: &str, end: &str, with: &str) -> String {
-    let at = text.len().checked_sub(end.len());
-    match at.and_then(|at| Some((text.get(..at)?, text.get(at..)?))) {
-        Some((before, found)) if found.eq_ignore_ascii_case(end) => format!("{before}{with}"),
-        _ => text.to_owned(),
-    }
-}
-
-fn replace_word(text: &str, word: &str, with: &str) -> String {
-    if has_word(text, word) { text.replacen(word, with, 1) } else { text.to_owned() }
-}
-
-/// `OS X Mach ...` -> `OS X ...`
-fn drop_word_after_os_x(os: &str) -> String {
-    let Some(at) = os.find("OS X ") else { return os.to_owned() };
-    let (before, rest) = os.split_at(at + "OS X ".len());
-    let length = rest.find(|c: char| c == ' ' || c.is_ascii_digit()).unwrap_or(rest.len());
-    if length == 0 {
-        return os.to_owned();
-    }
-    format!("{}{}", before.trim_end_matches(' '), rest.get(length..).unwrap_or_default())
-}
-
-/// `Linux 2.6.fc12` -> `Linux 2.6`
-fn drop_fedora_build(os: &str) -> String {
-    let before = os.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, ' ' | '.'));
-    let length = before.len().checked_sub(2).filter(|_| before.len() < os.len());
-    match length.and_then(|length| Some((before.get(..length)?, before.get(length..)?))) {
-        Some((kept, build)) if build.eq_ignore_ascii_case("fc") => {
-            kept.trim_end_matches([' ', '.']).to_owned()
-        }
-        _ => os.to_owned(),
-    }
-}
-
-/// `Chrome OS x86_64 14541.0.0` -> `Chrome OS x86_64`
-fn drop_version_of_chrome_os(os: &str) -> String {
-    let Some(rest) = os.strip_prefix("Chrome OS ") else { return os.to_owned() };
-    let Some((word, number)) = rest.split_once(' ') else { return os.to_owned() };
-    let length = number.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
-    if length == 0 || !word.bytes().all(is_word) {
-        return os.to_owned();
-    }
-    format!("Chrome OS {word}{}", number.get(length..).unwrap_or_default())
 }
 
 /// `OS X 10.4.11`: at least two points behind `OS X`.
@@ -733,35 +487,5 @@ mod tests {
             "null",
         );
         check("curl/8.4.0", "null", "null", "null");
-    }
-
-    #[test]
-    fn systems_are_cleaned() {
-        let cases = [
-            ("Mac OS X", " 10_15_7", "Mac OS X", "OS X 10.15.7"),
-            ("Macintosh", "", "Macintosh", "Mac OS"),
-            ("Windows ", "NT 5.01", "Windows ", "Windows 2000 SP1"),
-            ("Linux", " 2.6.fc12", "Linux", "Linux 2.6"),
-            ("tizen", " 6.0", "Tizen", "Tizen 6.0"),
-            ("Symbian OS", "/9.1 on x", "Symbian OS", "Symbian OS 9.1"),
-            ("webOS", "/2.1", "webOS", "webOS 2.1"),
-        ];
-        for (found, behind, label, clean) in cases {
-            assert_eq!(clean_system(found, behind, label), clean);
-        }
-    }
-
-    #[test]
-    fn versions_stand_behind_their_prefix() {
-        let cases = [
-            ("Opera Mini/12.0.1987/37.7327", "Opera Mini", Some("12.0.1987")),
-            ("Name for Some-Thing-1.2b;", "Name", Some("1.2b")),
-            ("Name-5/7.0)", "Name", Some("7.0")),
-            ("Name/ 7.0", "Name", None),
-            ("JitsiMeetName/2023.9.2 Name/25", "Name", Some("2023.9.2")),
-        ];
-        for (agent, prefix, version) in cases {
-            assert_eq!(version_behind(&AgentText::new(agent), &[prefix]).as_deref(), version, "{agent}");
-        }
     }
 }

@@ -40,6 +40,12 @@ pub enum StartError {
     /// The dump folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// A setting that this version knows and cannot honour; to go on without it would break what it promises.
+    #[error("{setting} is not available in this version: remove it")]
+    Unavailable {
+        /// Key and value.
+        setting: &'static str,
+    },
     /// A socket that systemd passed.
     #[error(transparent)]
     PassedSocket(#[from] PassedSocketError),
@@ -82,6 +88,7 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start, or the loop cannot go on.
 pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
+    refuse_unavailable(&config)?;
     let failed = |what| move |source| StartError::System { what, source };
     let mut supervisor = Supervisor::from_env().map_err(failed("the notification socket"))?;
     let descriptors = descriptors::raise_limit().map_err(failed("the descriptor limit"))?;
@@ -162,6 +169,18 @@ fn worker_settings(config: &Config, folder: &Arc<DumpFolder>) -> WorkerSettings 
         archive: config.archive.clone(),
         records: config.records.clone(),
         limits: config.limits.clone(),
+    }
+}
+
+fn refuse_unavailable(config: &Config) -> Result<(), StartError> {
+    let unavailable = [
+        (config.privacy.obfuscate_ip, "privacy.obfuscate_ip = true"),
+        (config.archive.max_age_days > 0, "archive.max_age_days above 0"),
+        (config.archive.max_bytes > 0, "archive.max_bytes above 0"),
+    ];
+    match unavailable.into_iter().find(|(is_set, _)| *is_set) {
+        Some((_, setting)) => Err(StartError::Unavailable { setting }),
+        None => Ok(()),
     }
 }
 

@@ -29,16 +29,19 @@ mod mix;
 mod rng;
 
 use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use mix::{Identity, Mix};
 use rng::Rng;
+use rtcstats_server::auth::Auth;
 use rtcstats_server::collector::{Collector, Effect, Now};
 use rtcstats_server::config::Config;
-use rtcstats_server::connection::{Connection, ConnectionLimits, Step, Transport, Turn};
+use rtcstats_server::connection::{Connection, ConnectionLimits, ConnectionLines, Step, Transport, Turn};
 use rtcstats_server::dump::DumpStore;
 use rtcstats_server::dump_folder::DumpFolder;
+use rtcstats_server::gate::Gate;
 use rtcstats_server::http::HeadLimits;
 use rtcstats_server::metrics::Tally;
 use rtcstats_server::reactor;
@@ -149,8 +152,10 @@ fn replay_session(
         incomplete_bytes_max: 1 << 28,
     };
     let mut buffer = vec![0; READ_BUFFER_BYTES];
-    let mut connection = Connection::new(id, recorded, &limits, now.instant);
-    let (mut handshakes_left, mut incomplete_bytes) = (1, 0);
+    let mut connection =
+        Connection::new(id, recorded, IpAddr::from(Ipv4Addr::LOCALHOST), &limits, now.instant);
+    let mut gate = Gate::new(&Config::built_in(), Auth::default(), now.instant);
+    let (mut lines, mut incomplete_bytes) = (ConnectionLines::default(), 0);
     loop {
         now.instant += Duration::from_millis(1);
         let mut turn = Turn {
@@ -159,7 +164,8 @@ fn replay_session(
             tally,
             limits: &limits,
             refusal: None,
-            handshakes_left: &mut handshakes_left,
+            gate: &mut gate,
+            lines: &mut lines,
             incomplete_bytes: &mut incomplete_bytes,
             now: *now,
         };

@@ -60,6 +60,12 @@ pub enum ArchiveError {
         /// The cause.
         source: io::Error,
     },
+    /// The name was free and is not any more.
+    #[error("{}: taken by another process", path.display())]
+    NameTaken {
+        /// The file.
+        path: PathBuf,
+    },
     /// Every name that may be tried is taken by a different dump.
     #[error("{}: no free name for {name:?} after {tries} tries", path.display())]
     NoFreeName {
@@ -293,6 +299,24 @@ impl DayFolder {
         &self.path
     }
 
+    /// Waits until names that were published are on the device.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn sync(&self) -> Result<(), ArchiveError> {
+        beneath::sync_folder(&self.folder).map_err(|error| self.fail("sync", ".", error))
+    }
+
+    /// A handle that can sync everything on the disk of this folder.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn disk(self: &Arc<Self>) -> Result<Disk, ArchiveError> {
+        let handle =
+            beneath::open_folder(&self.folder, ".").map_err(|error| self.fail("open", ".", error))?.0;
+        Ok(Disk { day: Arc::clone(self), handle })
+    }
+
     fn look(&self, name: &str, content: Content) -> Result<Holder, ArchiveError> {
         let packed = format!("{name}.gz");
         let fail = |source| self.fail("read", &packed, source);
@@ -352,6 +376,30 @@ impl AsFd for DayFolder {
     }
 }
 
+/// The disk of a day's folder. A failed write is told once to each handle that was open at the time, so a handle has
+/// one owner, who opens it before writing.
+#[derive(Debug)]
+pub struct Disk {
+    day: Arc<DayFolder>,
+    handle: OwnedFd,
+}
+
+impl Disk {
+    /// Whether this is the disk of `day`, as it is open now.
+    #[must_use]
+    pub fn is_of(&self, day: &Arc<DayFolder>) -> bool {
+        Arc::ptr_eq(&self.day, day)
+    }
+
+    /// Waits until everything that was written is on the device: for many files much cheaper than one by one.
+    ///
+    /// # Errors
+    /// When any write since the last call has failed.
+    pub fn sync(&self) -> Result<(), ArchiveError> {
+        rustix::fs::syncfs(&self.handle).map_err(|error| self.day.fail("sync the disk of", ".", error.into()))
+    }
+}
+
 impl Slot {
     /// The name, without `.gz`.
     #[must_use]
@@ -359,38 +407,40 @@ impl Slot {
         &self.claim.key.1
     }
 
-    /// Writes and publishes the document; one without its dump is replaced.
+    /// Writes the document under a temporary name.
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub fn publish_document(&self, archive: &Archive, document: &[u8]) -> Result<(), ArchiveError> {
+    pub fn write_document(&self, archive: &Archive, document: &[u8]) -> Result<Temporary, ArchiveError> {
         let mut temporary = archive.temporary(&self.day)?;
         temporary.file.write_all(document).map_err(|error| temporary.fail("write", error))?;
-        let name = format!("{}.json", self.name());
-        if !temporary.publish(&name)? {
-            // Only an orphan can be here (see `place`). A link would be replaced, not followed.
-            rustix::fs::renameat(&self.day.folder, &temporary.name, &self.day.folder, &name)
-                .map_err(|error| self.day.fail("replace", &name, error.into()))?;
-            temporary.is_published = true;
-        }
-        self.day.sync()
+        Ok(temporary)
     }
 
-    /// Publishes the compressed dump, which commits. `false` when somebody else took the name meanwhile, which no
-    /// worker of this process does.
+    /// Publishes the document, which must be synced; one without its dump is replaced.
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub fn commit(&self, packed: &mut Temporary) -> Result<bool, ArchiveError> {
-        let is_ours = packed.publish(&format!("{}.gz", self.name()))?;
-        self.day.sync()?;
-        Ok(is_ours)
+    pub fn publish_document(&self, document: &mut Temporary) -> Result<(), ArchiveError> {
+        let name = format!("{}.json", self.name());
+        if !document.publish(&name)? {
+            // Only an orphan can be here (see `place`). A link would be replaced, not followed.
+            rustix::fs::renameat(&self.day.folder, &document.name, &self.day.folder, &name)
+                .map_err(|error| self.day.fail("replace", &name, error.into()))?;
+            document.is_published = true;
+        }
+        Ok(())
     }
-}
 
-impl DayFolder {
-    fn sync(&self) -> Result<(), ArchiveError> {
-        beneath::sync_folder(&self.folder).map_err(|error| self.fail("sync", ".", error))
+    /// Publishes the compressed dump, which must be synced as its published document; this commits.
+    ///
+    /// # Errors
+    /// [`ArchiveError::NameTaken`] when somebody outside this process took the name meanwhile; whatever the file
+    /// system says.
+    pub fn commit(&self, packed: &mut Temporary) -> Result<(), ArchiveError> {
+        let name = format!("{}.gz", self.name());
+        let is_ours = packed.publish(&name)?;
+        if is_ours { Ok(()) } else { Err(ArchiveError::NameTaken { path: self.day.path.join(name) }) }
     }
 }
 
@@ -415,9 +465,16 @@ impl Temporary {
         self.day.fail(action, &self.name, source)
     }
 
-    /// Syncs the file and gives it its name; `false` when that is taken.
+    /// Waits until what was written is on the device.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn sync(&self) -> Result<(), ArchiveError> {
+        rustix::fs::fsync(&self.file).map_err(|error| self.fail("sync", error.into()))
+    }
+
+    /// Gives the file its name; `false` when that is taken.
     fn publish(&mut self, name: &str) -> Result<bool, ArchiveError> {
-        rustix::fs::fsync(&self.file).map_err(|error| self.fail("sync", error.into()))?;
         match beneath::publish(&self.day.folder, &self.name, &self.day.folder, name) {
             Ok(()) => {
                 self.is_published = true;

@@ -3,15 +3,19 @@
 //! Owns the help text and the exit codes. Results go to standard output, everything else to standard error.
 //! No rule of the business lives here. Rules: our contract, section 1.
 
+pub mod extract;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lexopt::prelude::*;
 
 use crate::config::{self, Inputs, Loaded, ReloadSource};
+use crate::extract::ExtractLimits;
 use crate::logging::{self, chain, value};
 
 const NAME: &str = env!("CARGO_PKG_NAME");
@@ -189,9 +193,12 @@ fn check_config(options: Options) -> Exit {
 }
 
 /// The arguments behind the word are those of another parser.
-fn extract(_arguments: Vec<OsString>) -> ExitCode {
-    complain("extract is not part of this build");
-    Exit::Internal.into()
+fn extract(arguments: Vec<OsString>) -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "an edge: the time is a parameter further in")]
+    let now = SystemTime::now();
+    let now_ms = now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1e3).floor();
+    let limits = ExtractLimits::default();
+    extract::run(arguments, limits, now_ms, &mut io::stdout().lock(), &mut io::stderr().lock())
 }
 
 /// What the process brings along for the configuration.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::auth::Claims;
+
 /// The name of a session, chosen by its client: `^[A-Za-z0-9_-]{1,128}$`.
 ///
 /// Cloning shares the text. Whoever holds one may use it as a file name; nothing else that a peer sends is ever part of a path.
@@ -117,6 +119,8 @@ pub struct ConnectionInfo {
     pub path: Box<str>,
     /// The rest.
     pub agent: Rc<Agent>,
+    /// What its token says about the session; in the first line it is a part of the member `server`.
+    pub claims: Option<Box<Claims>>,
 }
 
 /// The program at the other end and the page that it shows: the same for most connections.
@@ -223,7 +227,7 @@ mod tests {
             assert!(agents.known.len() <= 2 * Agents::FORGOTTEN_MIN, "{}", agents.known.len());
         }
         assert!(Rc::ptr_eq(&first, &agents.share(agent("one"))));
-        let info = ConnectionInfo { path: "/p?q=1".into(), agent: first };
+        let info = ConnectionInfo { path: "/p?q=1".into(), agent: first, claims: None };
         let written = serde_json::to_string(&info).unwrap();
         assert_eq!(
             written,

@@ -16,13 +16,16 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{debug, error, info, warn};
+use log::{Level, debug, error, info};
 use serde::Serialize;
 
+use crate::auth::Claims;
 use crate::client::{Agents, ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
 use crate::jobs::Job;
 use crate::leftovers::Leftovers;
+use crate::limited;
+use crate::logging::{RateLimit, chain, value};
 use crate::metrics::{Tally, WaitingEnd};
 use crate::protocol::usual::UsualEntry;
 use crate::protocol::{self, Request, RequestType};
@@ -42,11 +45,17 @@ const FLUSHES_PER_TURN: usize = 128;
 const FLUSH_GROUP: Duration = Duration::from_millis(20);
 /// Places in queues that are kept when there is nothing in them.
 const QUEUE_KEPT: usize = 256;
+/// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
+const LEFTOVERS_PER_TURN: usize = 64;
 /// Free append buffers that are kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Largest append buffer that is kept for reuse.
 const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// Ended ids and hopeless messages that are remembered.
+/// Lines of one kind that peers can cause per second. A busy server opens tens of sessions a second.
+pub const LINES_PER_S: u32 = 100;
+/// Dumps that wait to be moved to the jobs after a failure.
+const UNFINISHED_MAX: usize = 10_000;
+/// Ended ids that are remembered.
 const REMEMBERED_MAX: usize = 100_000;
 
 /// What bounds and times the collector; see the configuration keys of the same names.
@@ -163,6 +172,8 @@ pub enum Effect {
         connection: SlotId,
         /// The session.
         session: SlotId,
+        /// Whether the connection must be closed for it, even when it carries others.
+        must_return: bool,
     },
     /// A dump is a job now.
     Finished(Job),
@@ -200,8 +211,11 @@ pub struct Collector {
     effects: Vec<Effect>,
     spare: Vec<Vec<u8>>,
     /// Ids whose last connection ended with a message that is too big, and the number they had then; bounded by
-    /// [`REMEMBERED_MAX`].
+    /// [`HOPELESS_MAX`].
     hopeless: VecDeque<(SessionId, u64)>,
+    /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
+    /// next start.
+    unfinished: Vec<DumpFile>,
     disk_low: bool,
     /// Entries taken so far.
     entries: u64,
@@ -209,6 +223,36 @@ pub struct Collector {
     bytes_in_progress: u64,
     /// The last sign of life of the server before this one.
     last_heartbeat: Option<SystemTime>,
+    lines: Lines,
+}
+
+/// Bounds of the log lines that peers can cause, one per call site.
+#[derive(Debug)]
+struct Lines {
+    resume: RateLimit,
+    refused: RateLimit,
+    displaced: RateLimit,
+    gap: RateLimit,
+    wait: RateLimit,
+    error: RateLimit,
+    create: RateLimit,
+    finish: RateLimit,
+}
+
+impl Lines {
+    fn new() -> Self {
+        let line = || RateLimit::new(LINES_PER_S, Duration::from_secs(1));
+        Self {
+            resume: line(),
+            refused: line(),
+            displaced: line(),
+            gap: line(),
+            wait: line(),
+            error: line(),
+            create: line(),
+            finish: line(),
+        }
+    }
 }
 
 impl Collector {
@@ -226,10 +270,12 @@ impl Collector {
             effects: Vec::new(),
             spare: Vec::new(),
             hopeless: VecDeque::new(),
+            unfinished: Vec::new(),
             disk_low: false,
             entries: 0,
             bytes_in_progress: 0,
             last_heartbeat,
+            lines: Lines::new(),
         }
     }
 
@@ -275,9 +321,28 @@ impl Collector {
         self.disk_low
     }
 
+    /// Tries again to finish dumps that could not be moved to the jobs. Called once a second.
+    pub fn retry_finishing(&mut self, tally: &mut Tally, now: Now) {
+        for dump in std::mem::take(&mut self.unfinished) {
+            self.finish_leftover(&dump, tally, now);
+        }
+    }
+
+    /// Whether `limits.sessions` are open.
+    fn is_full(&self) -> bool {
+        self.sessions.open_count() >= self.settings.sessions_max
+    }
+
+    /// Whether a connection with that id in its URL can be given its session: one that exists always can be fed.
+    #[must_use]
+    pub fn has_room_for(&self, url_id: Option<&SessionId>) -> bool {
+        !self.is_full() || url_id.is_none_or(|id| self.sessions.is_open_or_waiting(id))
+    }
+
     /// Looks at the free space again and returns it. Called once a second.
     pub fn check_disk(&mut self) -> Option<u64> {
-        let free = self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={error:?}")).ok()?;
+        let free =
+            self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={}", value(error))).ok()?;
         let low = free < self.settings.min_free_bytes;
         if low != self.disk_low {
             self.disk_low = low;
@@ -325,8 +390,19 @@ impl Collector {
         };
         feeder.carried.add(session, &self.sessions);
         if !matches!(arrival, Arrival::Fresh(_)) {
-            info!("session.resume conn={} session={id}", feeder.connection);
+            limited!(
+                self.lines.resume,
+                now.instant,
+                Level::Info,
+                "session.resume conn={} session={id}",
+                feeder.connection
+            );
             self.flush(session, tally, now);
+            if !self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
+                // No greeting: it would reset the client's backoff.
+                let text = "the dump cannot be written at present".into();
+                return Err(Ending { reason: CloseReason::StorageError, text });
+            }
         }
         Ok(self.sessions.find(session).map_or(0, |found| found.ledger.durable()))
     }
@@ -337,17 +413,22 @@ impl Collector {
             return;
         }
         if let Some(leftovers) = self.dumps.leftovers_mut() {
-            leftovers.claim_session(id);
-            self.recover_leftovers(tally, now);
+            for dump in leftovers.claim_session(id) {
+                tally.orphans_recovered += 1;
+                self.recover(dump, tally, now);
+            }
         }
     }
 
-    /// Takes up what an earlier server left, as far as it is known by now.
-    pub fn recover_leftovers(&mut self, tally: &mut Tally, now: Now) {
-        while let Some(dump) = self.dumps.leftovers_mut().and_then(Leftovers::take_next) {
+    /// Takes up at most so many of the dumps that an earlier server left, as far as they are known by now. Returns
+    /// whether there may be more.
+    fn recover_leftovers(&mut self, dumps_max: usize, tally: &mut Tally, now: Now) -> bool {
+        for _ in 0..dumps_max {
+            let Some(dump) = self.dumps.leftovers_mut().and_then(Leftovers::take_next) else { return false };
             tally.orphans_recovered += 1;
             self.recover(dump, tally, now);
         }
+        true
     }
 
     /// A dump of an earlier server: waits for its client when that can still come back, else it is finished.
@@ -415,7 +496,7 @@ impl Collector {
         }
         let entry = UsualEntry::of(text)?;
         let key = feeder.carried.find(entry.id, &self.sessions)?;
-        let session = self.sessions.find_mut(key)?;
+        let session = self.sessions.find_mut(key).filter(|found| found.is_fed_by(feeder.connection))?;
         if session.buffer.capacity() == 0 {
             session.buffer = self.spare.pop().unwrap_or_default();
         }
@@ -455,14 +536,28 @@ impl Collector {
     }
 
     fn refuse(
-        &self,
+        &mut self,
         feeder: &mut Feeder,
         fault: RequestFault,
         tally: &mut Tally,
         now: Now,
     ) -> Result<(), Ending> {
         tally.requests_refused.add_one(fault);
-        debug!("request.refused conn={} reason={}", feeder.connection, fault.label());
+        limited!(
+            self.lines.refused,
+            now.instant,
+            Level::Info,
+            "request.refused conn={} reason={}",
+            feeder.connection,
+            fault.label()
+        );
+        if matches!(
+            fault,
+            RequestFault::SessionTooBig | RequestFault::StorageError | RequestFault::TooManySessions
+        ) {
+            // The request is good; that it could not be kept says nothing against its sender.
+            return Ok(());
+        }
         let bad_requests =
             feeder.bad_requests.get_or_insert_with(|| Box::new(BadRequests { since: now.instant, count: 0 }));
         let (count, max) = (bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
@@ -488,25 +583,33 @@ impl Collector {
             RequestType::Close => {
                 if let Some(session) = feeder.carried.find(&request.id, &self.sessions) {
                     feeder.carried.remove(session);
-                    self.finish(session, true, tally, now);
+                    if self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
+                        self.finish(session, true, tally, now);
+                    }
                 }
             }
             RequestType::Identity | RequestType::StatsEntry => {
-                let Some(session) = self.session_for(feeder, &request.id, tally, now) else {
-                    return Ok(Err(RequestFault::BadSessionId));
+                return match self.session_for(feeder, &request.id, tally, now) {
+                    Ok(session) => self.entry(feeder, session, request, tally, now),
+                    Err(fault) => Ok(Err(fault)),
                 };
-                return self.entry(feeder, session, request, tally, now);
             }
         }
         Ok(Ok(()))
     }
 
     /// The session that `id` means on this connection; opened when there is none.
-    fn session_for(&mut self, feeder: &mut Feeder, id: &str, tally: &mut Tally, now: Now) -> Option<SlotId> {
+    fn session_for(
+        &mut self,
+        feeder: &mut Feeder,
+        id: &str,
+        tally: &mut Tally,
+        now: Now,
+    ) -> Result<SlotId, RequestFault> {
         if let Some(session) = feeder.carried.find(id, &self.sessions) {
-            return Some(session);
+            return Ok(session);
         }
-        let id = SessionId::parse(id)?;
+        let id = SessionId::parse(id).ok_or(RequestFault::BadSessionId)?;
         let max = match feeder.client {
             ClientType::Rtcstats => self.settings.sessions_per_connection_max,
             ClientType::Jigasi
@@ -516,12 +619,18 @@ impl Collector {
             | ClientType::Unsupported => self.settings.sessions_per_backend_connection_max,
         };
         if feeder.carried.len() >= max {
+            feeder.carried.forget_gone(&self.sessions);
+        }
+        if feeder.carried.len() >= max {
             self.finish_longest_idle(feeder, max, tally, now);
+        }
+        if self.is_full() {
+            return Err(RequestFault::TooManySessions);
         }
         let by_url = feeder.url_id.as_ref() == Some(&id) && !self.sessions.is_open_or_waiting(&id);
         let session = self.sessions.open(feeder.connection, id, by_url, Rc::clone(&feeder.info), now.instant);
         feeder.carried.add(session, &self.sessions);
-        Some(session)
+        Ok(session)
     }
 
     fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
@@ -532,7 +641,13 @@ impl Collector {
             .filter_map(|session| Some((self.sessions.find(session)?.last_entry_order, session)))
             .min();
         if let Some((_, session)) = oldest {
-            debug!("session.evict conn={} sessions_max={max}", feeder.connection);
+            limited!(
+                self.lines.displaced,
+                now.instant,
+                Level::Warn,
+                "session.displaced conn={} sessions_max={max}",
+                feeder.connection
+            );
             tally.sessions_displaced += 1;
             feeder.carried.remove(session);
             self.finish(session, false, tally, now);
@@ -548,6 +663,11 @@ impl Collector {
         now: Now,
     ) -> Result<Result<(), RequestFault>, Ending> {
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
+        if !session.is_fed_by(feeder.connection) {
+            // Lost to a failed append or to a newer connection earlier in this turn. Taking more would leave a hole: the
+            // client is told by the effect that waits, and sends it again.
+            return Ok(Ok(()));
+        }
         if session.buffer.capacity() == 0 {
             session.buffer = self.spare.pop().unwrap_or_default();
         }
@@ -581,19 +701,26 @@ impl Collector {
         session.last_entry_order = self.entries;
         if is_first {
             session.started_ms = now.wall_ms();
-            tally.sessions_started += 1;
         }
         let verdict = session.take_line(start);
         match verdict {
             Verdict::Duplicate => tally.duplicates_dropped += 1,
             Verdict::Next | Verdict::Gap(_) => {
+                tally.sessions_started += u64::from(is_first);
                 tally.entries_appended += 1;
                 tally.entries_appended_bytes += added as u64;
             }
         }
         if let Verdict::Gap(missing) = verdict {
             tally.missing_entries += missing;
-            warn!("session.gap conn={} session={} missing={missing}", feeder.connection, session.id);
+            limited!(
+                self.lines.gap,
+                now.instant,
+                Level::Warn,
+                "session.gap conn={} session={} missing={missing}",
+                feeder.connection,
+                session.id
+            );
         }
         if session.buffer.len() >= self.settings.flush_bytes {
             self.flush(key, tally, now);
@@ -621,6 +748,10 @@ impl Collector {
         let max = self.settings.session_bytes_max;
         let only_one = feeder.carried.len() == 1 && self.sessions.find(key).is_some_and(|found| found.by_url);
         if !only_one {
+            // Others on this connection must not suffer, and back ends cannot stop one session: it goes on in a new part.
+            // The entry that did not fit is the last that is lost.
+            feeder.carried.remove(key);
+            self.finish(key, false, tally, now);
             return Ok(Err(RequestFault::SessionTooBig));
         }
         tally.requests_refused.add_one(RequestFault::SessionTooBig);
@@ -630,11 +761,17 @@ impl Collector {
         Err(Ending { reason: CloseReason::Hopeless, text: text.into() })
     }
 
-    /// A connection is to be closed for a message that is too big. When its session was resumed and met the same
-    /// refusal without any progress, its client would send the message for ever: the session is finished and the
-    /// reason becomes [`CloseReason::Hopeless`].
-    pub fn message_too_big(&mut self, feeder: &mut Feeder, tally: &mut Tally, now: Now) -> CloseReason {
-        let Some(id) = feeder.url_id.clone() else { return CloseReason::MessageTooBig };
+    /// A connection is to be closed for something that its client would send again: a message that is too big, too many
+    /// bad requests. When its session was resumed and met the same refusal without any progress, that would go on for
+    /// ever: the session is finished and the reason becomes [`CloseReason::Hopeless`].
+    pub fn refused_for(
+        &mut self,
+        reason: CloseReason,
+        feeder: &mut Feeder,
+        tally: &mut Tally,
+        now: Now,
+    ) -> CloseReason {
+        let Some(id) = feeder.url_id.clone() else { return reason };
         let session = feeder.carried.find(id.as_str(), &self.sessions);
         let received =
             session.and_then(|key| self.sessions.find(key)).map_or(0, |found| found.ledger.received());
@@ -651,7 +788,7 @@ impl Collector {
             self.hopeless.pop_front();
         }
         self.hopeless.push_back((id, received));
-        CloseReason::MessageTooBig
+        reason
     }
 
     /// A connection ended: its sessions wait for their clients or are finished.
@@ -669,7 +806,14 @@ impl Collector {
     fn park(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         self.flush(key, tally, now);
         let Some(session) = self.sessions.find(key) else { return };
-        info!("session.wait session={} received={}", session.id, session.ledger.received());
+        limited!(
+            self.lines.wait,
+            now.instant,
+            Level::Info,
+            "session.wait session={} received={}",
+            session.id,
+            session.ledger.received()
+        );
         if let Some(dump) = &session.dump {
             self.dumps.release(key, dump);
         }
@@ -677,7 +821,9 @@ impl Collector {
 
     /// Does what is due: appends, acknowledgements, the end of waiting sessions. Returns whether more is due already.
     pub fn tick(&mut self, tally: &mut Tally, now: Now) -> bool {
-        self.recover_leftovers(tally, now);
+        if self.recover_leftovers(LEFTOVERS_PER_TURN, tally, now) {
+            return true;
+        }
         let mut budget = FLUSHES_PER_TURN;
         while let Some(&(deadline, key)) = self.flush_queue.front() {
             if deadline > now.instant {
@@ -703,7 +849,10 @@ impl Collector {
                 self.acknowledge(key, tally, now);
             }
         }
-        while let Some((key, why)) = self.sessions.expired(now.instant) {
+        while let Some((key, why)) =
+            if budget > 0 { self.sessions.expired(now.instant) } else { return true }
+        {
+            budget -= 1;
             match why {
                 Expiry::Grace => tally.waiting_finished.add_one(WaitingEnd::Expired),
                 Expiry::Limit => tally.waiting_finished.add_one(WaitingEnd::TooMany),
@@ -755,21 +904,34 @@ impl Collector {
     /// Appends what is gathered for a session and acknowledges what has become durable.
     fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         let Some(session) = self.sessions.find_mut(key) else { return };
-        if !session.buffer.is_empty() {
+        if session.buffer.is_empty() {
+            // Duplicates were put into it and taken out again.
+            let buffer = std::mem::take(&mut session.buffer);
+            self.keep_spare(buffer);
+        } else {
             let written = match &mut session.dump {
                 Some(dump) => {
                     self.dumps.append(key, dump, &[&session.buffer]).map(|()| session.buffer.len() as u64)
                 }
-                None => create_dump(&mut self.dumps, key, session),
+                None => {
+                    let created = create_dump(&mut self.dumps, key, session);
+                    if let Some(dump) = &session.dump {
+                        let (id, name) = (&session.id, &dump.name);
+                        limited!(
+                            self.lines.create,
+                            now.instant,
+                            Level::Info,
+                            "dump.create session={id} dump={name}"
+                        );
+                    }
+                    created
+                }
             };
             match written {
                 Ok(bytes) => {
                     self.bytes_in_progress += bytes;
-                    let mut buffer = session.settle();
-                    if buffer.capacity() <= SPARE_BUFFER_BYTES_MAX && self.spare.len() < SPARE_BUFFERS_MAX {
-                        buffer.clear();
-                        self.spare.push(buffer);
-                    }
+                    let buffer = session.settle();
+                    self.keep_spare(buffer);
                 }
                 Err(failure) => return self.append_failed(key, &failure, tally, now),
             }
@@ -777,9 +939,21 @@ impl Collector {
         self.acknowledge(key, tally, now);
     }
 
+    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
+        let is_useful = (1..=SPARE_BUFFER_BYTES_MAX).contains(&buffer.capacity());
+        if is_useful && self.spare.len() < SPARE_BUFFERS_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
     fn acknowledge(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         let Some(session) = self.sessions.find_mut(key) else { return };
+        // What is said concerns the one session of the URL: the client knows no other by its numbers.
         let State::Open(connection) = session.state else { return };
+        if !session.is_of_url {
+            return;
+        }
         let due = now.instant.saturating_duration_since(session.acknowledged_at) >= ACKNOWLEDGE_INTERVAL;
         let effects = &mut self.effects;
         let before = effects.len();
@@ -805,14 +979,22 @@ impl Collector {
         let lost_bytes = session.drop_buffer();
         tally.dump_write_errors += 1;
         tally.session_errors += 1;
-        let cause = std::error::Error::source(failure).map(ToString::to_string).unwrap_or_default();
-        error!("dump.error session={} err=\"{failure}: {cause}\" lost_bytes={lost_bytes}", session.id);
+        limited!(
+            self.lines.error,
+            now.instant,
+            Level::Error,
+            "dump.error session={} err={} lost_bytes={lost_bytes}",
+            session.id,
+            value(chain(failure))
+        );
         let feeder = match session.state {
             State::Open(connection) => Some(connection),
             State::Waiting { .. } => None,
         };
         if let Some(connection) = feeder {
-            self.effects.push(Effect::SessionFailed { connection, session: key });
+            // A client whose numbers are acknowledged must come back for what was lost, whatever else it carries.
+            let must_return = session.is_of_url && session.is_numbered();
+            self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
         }
         match failure {
             AppendError::Replaced { .. } => {
@@ -845,13 +1027,29 @@ impl Collector {
         let size_bytes = dump.size_bytes;
         match self.dumps.finish(owner, dump, now.wall) {
             Ok(job) => {
-                info!("dump.finish dump={} bytes={size_bytes}", dump.name);
+                limited!(
+                    self.lines.finish,
+                    now.instant,
+                    Level::Info,
+                    "dump.finish dump={} bytes={size_bytes}",
+                    dump.name
+                );
                 self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
                 self.effects.push(Effect::Finished(job));
             }
             Err(cause) => {
                 tally.session_errors += 1;
-                error!("dump.error dump={} err=\"cannot finish: {cause}\"", dump.name);
+                let err = value(format!("cannot finish: {cause}"));
+                limited!(
+                    self.lines.error,
+                    now.instant,
+                    Level::Error,
+                    "dump.error dump={} err={err}",
+                    dump.name
+                );
+                if self.unfinished.len() < UNFINISHED_MAX {
+                    self.unfinished.push(dump.clone());
+                }
             }
         }
     }
@@ -908,7 +1106,6 @@ fn create_dump(dumps: &mut DumpStore, key: SlotId, session: &mut Session) -> Res
     match created {
         Ok(dump) => {
             let bytes = dump.size_bytes;
-            debug!("dump.create session={} dump={}", session.id, dump.name);
             session.dump = Some(dump);
             Ok(bytes)
         }
@@ -930,6 +1127,8 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         part: Option<u32>,
         #[serde(rename = "continuesFrom", skip_serializing_if = "Option::is_none")]
         continues_from: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        claims: Option<&'a Claims>,
     }
     #[derive(Serialize)]
     struct Info<'a> {
@@ -939,15 +1138,17 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         server: Option<Server<'a>>,
     }
     let has_part = part > 0;
-    let server = (has_part || session.continues_from.is_some()).then(|| Server {
+    let has_more = has_part || session.continues_from.is_some() || info.claims.is_some();
+    let server = has_more.then(|| Server {
         id: has_part.then(|| session.id.as_str()),
         part: has_part.then_some(part),
         continues_from: session.continues_from,
+        claims: info.claims.as_deref(),
     });
     let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
     if let Err(failure) = serde_json::to_writer(&mut *out, &line) {
         // Writing plain strings and integers into memory has no way to fail.
-        error!("dump.error session={} err=\"cannot write the first line: {failure}\"", session.id);
+        error!("dump.error session={} err={}", session.id, value(failure));
     }
     out.push(b'\n');
 }

@@ -12,11 +12,16 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use log::{debug, info};
+use log::Level;
 
-use crate::collector::{Collector, Ending, Feeder, Now};
+use crate::address::AddressKey;
+use crate::auth::{Claims, Denied};
+use crate::collector::{Collector, Ending, Feeder, LINES_PER_S, Now};
+use crate::gate::Gate;
 use crate::handshake::{self, Upgrade};
 use crate::http::{self, HeadLimits, HeadStatus, Method, Route};
+use crate::limited;
+use crate::logging::{Peer, RateLimit, value};
 use crate::metrics::{MessageKind, Tally};
 use crate::reactor::slots::SlotId;
 use crate::reactor::timers::Tick;
@@ -31,6 +36,8 @@ const DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// A read of at least so many bytes counts as a sign of life even when it completes no frame, so that a large message
 /// may take its time on a slow link while a peer that drips single bytes may not.
 const PROGRESS_BYTES_MIN: usize = 512;
+/// Bytes that have left and are still held, at most.
+const SENT_BYTES_MAX: usize = 64 * 1024;
 /// The client closes with this code when it has left the conference for good.
 const CODE_LEFT: u16 = 3001;
 
@@ -73,12 +80,29 @@ pub struct Turn<'a> {
     pub limits: &'a ConnectionLimits,
     /// Why upgrades are refused at present, if they are.
     pub refusal: Option<Refusal>,
-    /// Upgrades that are still admitted at present.
-    pub handshakes_left: &'a mut u32,
+    /// Who is let in.
+    pub gate: &'a mut Gate,
     /// Bytes held for incomplete messages of all connections.
     pub incomplete_bytes: &'a mut usize,
+    /// Bounds of the log lines that peers can cause.
+    pub lines: &'a mut ConnectionLines,
     /// The clocks.
     pub now: Now,
+}
+
+/// Bounds of the log lines of all connections, one per call site.
+#[derive(Debug)]
+pub struct ConnectionLines {
+    open: RateLimit,
+    close: RateLimit,
+    refuse: RateLimit,
+}
+
+impl Default for ConnectionLines {
+    fn default() -> Self {
+        let line = || RateLimit::new(LINES_PER_S, Duration::from_secs(1));
+        Self { open: line(), close: line(), refuse: line() }
+    }
 }
 
 /// What the reactor does with a connection after a step.
@@ -137,6 +161,15 @@ impl Outgoing {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// So many bytes have left. What has left is let go of now and then, for a peer that always leaves a little.
+    fn advance(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent >= SENT_BYTES_MAX {
+            self.bytes.drain(..self.sent.min(self.bytes.len()));
+            self.sent = 0;
+        }
+    }
 }
 
 /// One socket.
@@ -144,6 +177,8 @@ impl Outgoing {
 pub struct Connection<S> {
     id: SlotId,
     stream: S,
+    /// The other end of the socket; once upgraded, the client that a trusted proxy names.
+    peer: IpAddr,
     phase: Phase,
     outgoing: Outgoing,
     /// When the peer last gave a sign of life; while in the head phase, when it was accepted.
@@ -152,6 +187,8 @@ pub struct Connection<S> {
     deadline: Instant,
     is_pinged: bool,
     is_counted_open: bool,
+    /// For whom it counts in the limit of connections per address; the reactor gives it back at the end.
+    pub counted: Option<AddressKey>,
     /// The reactor's: under which tick the timer wheel will name this connection.
     pub scheduled: Tick,
     /// The reactor's: whether it stands in the queue of those that have more to read.
@@ -165,16 +202,18 @@ pub struct Connection<S> {
 impl<S: Transport> Connection<S> {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(id: SlotId, stream: S, limits: &ConnectionLimits, now: Instant) -> Self {
+    pub fn new(id: SlotId, stream: S, peer: IpAddr, limits: &ConnectionLimits, now: Instant) -> Self {
         Self {
             id,
             stream,
+            peer,
             phase: Phase::Head { received: Vec::new() },
             outgoing: Outgoing::default(),
             last_heard: now,
             deadline: now + limits.head_timeout,
             is_pinged: false,
             is_counted_open: false,
+            counted: None,
             scheduled: 0,
             is_ready: false,
             is_read_closed: false,
@@ -282,16 +321,20 @@ impl<S: Transport> Connection<S> {
         if let Some(refusal) = turn.refusal {
             return self.refuse(refusal, refusal_text(refusal), Method::Get, turn);
         }
-        if *turn.handshakes_left == 0 {
+        if !turn.collector.has_room_for(upgrade.session_id.as_ref()) {
             return self.refuse(
-                Refusal::TooManyRequests,
-                refusal_text(Refusal::TooManyRequests),
+                Refusal::TooManySessions,
+                refusal_text(Refusal::TooManySessions),
                 Method::Get,
                 turn,
             );
         }
-        *turn.handshakes_left -= 1;
-        self.upgrade(upgrade, turn);
+        match turn.gate.admit(self.peer, &upgrade.forwarding, &mut self.counted) {
+            Ok(client) => self.peer = client,
+            Err(refusal) => return self.refuse(refusal, refusal_text(refusal), Method::Get, turn),
+        }
+        let verdict = turn.gate.authorize(&upgrade, turn.now.wall);
+        self.upgrade(&upgrade, verdict, turn);
         // A client may send frames right behind its head.
         if let (true, Some(frames)) = (self.is_open(), bytes.get_mut(head_len..))
             && !frames.is_empty()
@@ -308,6 +351,12 @@ impl<S: Transport> Connection<S> {
         self.start_closing(turn.now.instant);
     }
 
+    /// Refuses a connection of which nothing was read yet.
+    pub fn turn_away(&mut self, refusal: Refusal, turn: &mut Turn<'_>) -> Step {
+        self.refuse(refusal, refusal_text(refusal), Method::Get, turn);
+        self.write(turn)
+    }
+
     fn refuse(&mut self, refusal: Refusal, text: &str, method: Method, turn: &mut Turn<'_>) {
         http::write_refusal(&mut self.outgoing.bytes, refusal, text, method);
         self.refused(refusal, turn);
@@ -315,21 +364,41 @@ impl<S: Transport> Connection<S> {
 
     fn refused(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
         turn.tally.connections_refused.add_one(refusal);
-        debug!("conn.refuse conn={} reason={}", self.id, refusal.label());
+        let (id, peer, reason) = (self.id, Peer(self.peer), refusal.label());
+        limited!(
+            turn.lines.refuse,
+            turn.now.instant,
+            Level::Info,
+            "conn.refuse conn={id} peer={peer} reason={reason}"
+        );
         self.start_closing(turn.now.instant);
     }
 
-    fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn<'_>) {
+    /// Grants the upgrade. Whoever may not send is told so in a close frame: a browser's page learns no HTTP status.
+    fn upgrade(&mut self, upgrade: &Upgrade, verdict: Result<Option<Claims>, Denied>, turn: &mut Turn<'_>) {
         upgrade.write_response(&mut self.outgoing.bytes);
         let stats_format = crate::extract::stats_format(&upgrade.user_agent);
-        let info = turn.collector.share(upgrade.connection_info(stats_format));
-        let mut feeder = Feeder::new(self.id, upgrade.client_type, info, upgrade.session_id);
+        let mut info = upgrade.connection_info(stats_format);
+        let denied = verdict.map(|claims| info.claims = claims.map(Box::new)).err();
+        let info = turn.collector.share(info);
+        let mut feeder = Feeder::new(self.id, upgrade.client_type, info, upgrade.session_id.clone());
         turn.tally.connections_upgraded += 1;
         self.is_counted_open = true;
         self.last_heard = turn.now.instant;
         self.deadline = turn.now.instant + turn.limits.idle / 2;
-        let greeted = turn.collector.arrive(&mut feeder, upgrade.is_reconnect, turn.tally, turn.now);
-        info!("conn.open conn={} client={}", self.id, upgrade.client_type.name());
+        let greeted = match denied {
+            None => turn.collector.arrive(&mut feeder, upgrade.is_reconnect, turn.tally, turn.now),
+            Some(denied) => {
+                Err(Ending { reason: CloseReason::Unauthorized, text: denied.to_string().into() })
+            }
+        };
+        let (id, peer, client) = (self.id, Peer(self.peer), upgrade.client_type.name());
+        limited!(
+            turn.lines.open,
+            turn.now.instant,
+            Level::Info,
+            "conn.open conn={id} peer={peer} client={client}"
+        );
         self.phase = Phase::Open(Box::new(OpenSocket { decoder: Decoder::default(), feeder }));
         match greeted {
             Ok(number) => {
@@ -421,8 +490,8 @@ impl<S: Transport> Connection<S> {
     pub fn close(&mut self, ending: &Ending, turn: &mut Turn<'_>) {
         let Phase::Open(socket) = &mut self.phase else { return };
         let mut reason = ending.reason;
-        if reason == CloseReason::MessageTooBig {
-            reason = turn.collector.message_too_big(&mut socket.feeder, turn.tally, turn.now);
+        if matches!(reason, CloseReason::MessageTooBig | CloseReason::BadRequests) {
+            reason = turn.collector.refused_for(reason, &mut socket.feeder, turn.tally, turn.now);
         }
         self.leave(Farewell::MayReturn, turn);
         if let Some(code) = reason.code() {
@@ -442,7 +511,13 @@ impl<S: Transport> Connection<S> {
 
     fn ended(&self, reason: CloseReason, detail: &str, turn: &mut Turn<'_>) {
         turn.tally.connections_closed.add_one(reason);
-        info!("conn.close conn={} reason={} detail={detail:?}", self.id, reason.label());
+        let (id, reason, detail) = (self.id, reason.label(), value(detail));
+        limited!(
+            turn.lines.close,
+            turn.now.instant,
+            Level::Info,
+            "conn.close conn={id} reason={reason} detail={detail}"
+        );
     }
 
     fn start_closing(&mut self, now: Instant) {
@@ -487,7 +562,7 @@ impl<S: Transport> Connection<S> {
                 continue;
             }
             match self.stream.write(rest) {
-                Ok(count) => self.outgoing.sent += count,
+                Ok(count) => self.outgoing.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.transport_failed(turn, &error),
@@ -601,7 +676,10 @@ fn refusal_text(refusal: Refusal) -> &'static str {
         Refusal::Draining => "the server is shutting down",
         Refusal::DiskFull => "the disk is full",
         Refusal::TooManyConnections => "too many connections",
-        Refusal::TooManyRequests => "too many handshakes at present",
+        Refusal::TooManySessions => "too many sessions",
+        Refusal::TooManyRequests => {
+            "too many connections or handshakes of this address, or in all, at present"
+        }
         Refusal::NoDescriptors => "no descriptors left",
         Refusal::BadRequest
         | Refusal::NotFound
@@ -610,20 +688,5 @@ fn refusal_text(refusal: Refusal) -> &'static str {
         | Refusal::UpgradeRequired
         | Refusal::HeadTooLarge
         | Refusal::Vanished => refusal.label(),
-    }
-}
-
-/// The address of a peer as logs may show it: without what identifies a person.
-#[must_use]
-pub fn anonymous(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, ..] = v6.segments();
-            format!("{a:x}:{b:x}:{c:x}::/48")
-        }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Owns naming and descriptors below `temp_path`. Never parses a line, never talks to a socket.
 //! Blocking: `append` is one `write(2)` into the page cache (9 us with the descriptor held, 13 us with open and
-//! close, measured for 3.75 KB); `create` and `finish` change one directory entry each. Nothing here syncs,
-//! deletes or reads.
+//! close, measured for 3.75 KB); `create` and `finish` change one directory entry each, and a failed `create` takes its
+//! own back. Nothing here syncs. While the folder is still being scanned after a start, `create` may also wait for
+//! the scan to let go of one file and look at it ([`crate::leftovers`]).
 //!
 //! Everything is done relative to descriptors of the folders, and no link below them is followed. A dump owns no
 //! descriptor between appends: open ones are a bounded cache, and a reopened file must be the same file.
@@ -171,6 +172,9 @@ impl DumpStore {
             // From here on the scan keeps off this name; a dump of an earlier server under it is ours to look at.
             leftovers.claim(&name);
         }
+        if self.folder.is_waiting(&name)? {
+            return Ok(None);
+        }
         let flags = OFlags::WRONLY
             | OFlags::APPEND
             | OFlags::CREATE
@@ -226,7 +230,16 @@ impl DumpStore {
             .map_err(|errno| AppendError::Io { name: dump.name.clone(), source: errno.into() })?;
         let same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && (stat.st_dev, stat.st_ino) == dump.identity;
-        if same { Ok(file) } else { Err(replaced()) }
+        let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        if !same || size_bytes < dump.size_bytes {
+            return Err(replaced());
+        }
+        if size_bytes > dump.size_bytes {
+            // The torn end of a short write that could not be cut back at once.
+            file.set_len(dump.size_bytes)
+                .map_err(|source| AppendError::Io { name: dump.name.clone(), source })?;
+        }
+        Ok(file)
     }
 
     /// Moves a dump to the finished ones: from now on it is a job, also after a crash.

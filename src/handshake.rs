@@ -169,6 +169,7 @@ impl Upgrade {
                 stats_format,
                 client_type: self.client_type.name(),
             }),
+            claims: None,
         }
     }
 }

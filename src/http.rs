@@ -449,9 +449,11 @@ fn status_line(refusal: Refusal) -> Option<(u16, &'static str)> {
         Refusal::UpgradeRequired => "Upgrade Required",
         Refusal::TooManyRequests => "Too Many Requests",
         Refusal::HeadTooLarge => "Request Header Fields Too Large",
-        Refusal::TooManyConnections | Refusal::NoDescriptors | Refusal::Draining | Refusal::DiskFull => {
-            "Service Unavailable"
-        }
+        Refusal::TooManyConnections
+        | Refusal::TooManySessions
+        | Refusal::NoDescriptors
+        | Refusal::Draining
+        | Refusal::DiskFull => "Service Unavailable",
         Refusal::Vanished => return None,
     };
     refusal.status().map(|status| (status, phrase))

@@ -12,6 +12,7 @@ use log::error;
 
 use crate::client::SessionId;
 use crate::dump_folder::DumpFolder;
+use crate::logging::value;
 use crate::recovery::{self, Recovered, Recovery, Scan};
 
 /// Parts of one id that are looked for when its client comes back before the scan is over.
@@ -44,34 +45,29 @@ impl Leftovers {
         self.is_complete && self.found.is_empty()
     }
 
-    /// Takes a name from the scan. A dump that stands there is looked at now. Returns whether there is one.
-    pub fn claim(&mut self, name: &str) -> bool {
+    /// Takes a name from the scan. A dump that stands there is looked at now.
+    pub fn claim(&mut self, name: &str) {
         if !self.handled.insert(name.into()) {
-            return true;
+            return;
         }
         self.scan.take(name);
         match recovery::recover_one(&self.folder, name, self.line_bytes_max) {
-            Ok(Recovery::Dump(dump)) => {
-                self.found.push_back(*dump);
-                true
-            }
-            Ok(Recovery::Empty | Recovery::NotADump | Recovery::Absent) => false,
-            Err(cause) => {
-                error!("recovery.error dump={name} err={cause:?}");
-                false
-            }
+            Ok(Recovery::Dump(dump)) => self.found.push_back(*dump),
+            Ok(Recovery::Empty | Recovery::NotADump | Recovery::Absent) => {}
+            Err(cause) => error!("recovery.error dump={name} err={}", value(cause)),
         }
     }
 
-    /// Claims the names under which dumps of `id` may stand: its client has come back.
-    pub fn claim_session(&mut self, id: &SessionId) {
-        let mut is_there = self.claim(id.as_str());
+    /// Claims the names under which dumps of `id` may stand, since its client has come back, and hands over what is
+    /// there.
+    pub fn claim_session(&mut self, id: &SessionId) -> Vec<Recovered> {
+        self.claim(id.as_str());
         for part in 1..PARTS_MAX {
-            if !is_there {
-                break;
-            }
-            is_there = self.claim(&format!("{id}_{part}"));
+            self.claim(&format!("{id}_{part}"));
         }
+        let (of_session, others) = self.found.drain(..).partition::<Vec<_>, _>(|dump| dump.id == id.as_str());
+        self.found = others.into();
+        of_session
     }
 
     /// The next dump that is to be taken up, if one is known by now.

@@ -83,7 +83,9 @@
 //! - The dialect of a client is one enum, fixed at the upgrade: [`client::ClientType`].
 //! - [`connection::Connection`] is generic over its transport.
 
+pub mod address;
 pub mod archive;
+pub mod auth;
 pub mod beneath;
 pub mod blocks;
 pub mod cli;
@@ -95,6 +97,7 @@ pub mod descriptors;
 pub mod dump;
 pub mod dump_folder;
 pub mod extract;
+pub mod gate;
 pub mod handshake;
 pub mod http;
 pub mod jobs;
@@ -105,6 +108,7 @@ pub mod numbering;
 pub mod protocol;
 pub mod reactor;
 pub mod reasons;
+pub mod records;
 pub mod records_store;
 pub mod recovery;
 pub mod reload;

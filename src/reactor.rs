@@ -13,7 +13,7 @@ pub mod timers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,16 +22,20 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags};
 
+use crate::auth::Auth;
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
-use crate::connection::{Connection, ConnectionLimits, Step, Transport, Turn};
+use crate::connection::{Connection, ConnectionLimits, ConnectionLines, Step, Transport, Turn};
 use crate::dump_folder::DumpFolder;
+use crate::gate::Gate;
+use crate::logging::value;
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::reactor::desk::Desk;
 use crate::reactor::pacer::{Pacer, TurnLoad};
 use crate::reactor::slots::{SlotId, Slots};
-use crate::reactor::timers::Wheel;
+use crate::reactor::timers::{TICK, Wheel};
 use crate::reasons::{CloseReason, Refusal};
+use crate::reload;
 use crate::signals::{Signal, Signals};
 use crate::systemd::Supervisor;
 use crate::workers::Leftover;
@@ -53,7 +57,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// A turn that takes longer is worth a warning.
 const TURN_SLOW: Duration = Duration::from_millis(100);
-/// Bytes read from each connection when the server stops, for clients that cannot send again.
+/// How long peers may take to close when the server stops; a little more than a connection's own limit.
+const FAREWELL_TIME: Duration = Duration::from_millis(2500);
+/// Reads from each connection when the server stops, for what has arrived from clients that cannot send it again.
 const LAST_READS: usize = 16;
 
 /// Why the loop cannot go on. systemd restarts the process, and what is on disk is taken up again.
@@ -123,35 +129,15 @@ impl Transport for TcpStream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Running,
-    /// Stopping: nothing is accepted, workers may go on until then.
-    Draining(Instant),
+    /// Stopping: nobody is let in.
+    Draining {
+        /// Until then peers may read our last bytes and close.
+        farewell: Instant,
+        /// Until then workers may go on.
+        deadline: Instant,
+    },
     /// Over; jobs that run may go on until then.
     Stopped(Instant),
-}
-
-/// Admits so many handshakes per second, and as many at once.
-#[derive(Debug)]
-struct HandshakeBudget {
-    per_s: u32,
-    left: u32,
-    refilled: Instant,
-}
-
-impl HandshakeBudget {
-    fn refill(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.refilled);
-        let earned = elapsed.as_secs_f64() * f64::from(self.per_s);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "capped by a u32 just below"
-        )]
-        let earned = earned.min(f64::from(self.per_s)) as u32;
-        if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(self.per_s);
-            self.refilled = now;
-        }
-    }
 }
 
 /// What the reactor is made of; whoever starts the server puts it together.
@@ -170,6 +156,8 @@ pub struct Parts {
     pub poll: Poll,
     /// The listening socket.
     pub listener: std::net::TcpListener,
+    /// Whether somebody else keeps it open, so that connections wait there for the next server.
+    pub is_listener_passed: bool,
     /// Signals of the process.
     pub signals: Signals,
     /// The service manager.
@@ -182,6 +170,8 @@ pub struct Parts {
     pub desk: Desk,
     /// All metrics.
     pub metrics: Arc<Metrics>,
+    /// Who may send.
+    pub auth: Auth,
     /// Reads the configuration again.
     pub reload: Box<dyn FnMut() -> Option<Config>>,
 }
@@ -197,6 +187,7 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     listener: TcpListener,
+    is_listener_passed: bool,
     /// Set when the listener has, or may have, connections to accept.
     accept_pending: bool,
     /// No accept before this time: no descriptors were left.
@@ -222,7 +213,8 @@ pub struct Reactor {
     expired: Vec<(u64, timers::Tick)>,
     buffer: Vec<u8>,
     incomplete_bytes: usize,
-    handshakes: HandshakeBudget,
+    lines: ConnectionLines,
+    gate: Gate,
     collector: Collector,
     effects: Vec<Effect>,
     desk: Desk,
@@ -250,6 +242,7 @@ impl Reactor {
             open_files_max,
             poll,
             listener,
+            is_listener_passed,
             mut signals,
             supervisor,
             folder,
@@ -267,6 +260,7 @@ impl Reactor {
             poll,
             events: Events::with_capacity(EVENTS_PER_POLL),
             listener,
+            is_listener_passed,
             accept_pending: true,
             accept_paused_until: None,
             signals,
@@ -285,11 +279,8 @@ impl Reactor {
             expired: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
             incomplete_bytes: 0,
-            handshakes: HandshakeBudget {
-                per_s: config.limits.handshakes_per_s_max,
-                left: config.limits.handshakes_per_s_max,
-                refilled: now.instant,
-            },
+            lines: ConnectionLines::default(),
+            gate: Gate::new(&config, parts.auth, now.instant),
             config,
             collector: parts.collector,
             effects: Vec::new(),
@@ -318,7 +309,7 @@ impl Reactor {
         self.tally_up(now);
         let deadline = match self.flow {
             Flow::Stopped(deadline) => deadline,
-            Flow::Running | Flow::Draining(_) => now.instant,
+            Flow::Running | Flow::Draining { .. } => now.instant,
         };
         let Leftover { queued, in_work } = self.desk.shut_down(deadline);
         info!("server.stopped jobs_queued={queued} jobs_interrupted={in_work}");
@@ -328,7 +319,7 @@ impl Reactor {
     fn turn(&mut self) -> Result<(), ReactorError> {
         self.sleep_until_work()?;
         let now = clocks();
-        self.handshakes.refill(now.instant);
+        self.gate.refill(now.instant);
         self.dispatch(now);
         self.accept(now);
         self.run_ready(now);
@@ -377,7 +368,8 @@ impl Reactor {
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Duration> {
-        let paused = if self.accept_pending { self.accept_paused_until } else { None };
+        // A pause that is over must not wake us: what is waited for then is a connection that ends.
+        let paused = self.accept_paused_until.filter(|until| self.accept_pending && *until > now);
         let instants = [
             Some(self.housekeeping_due),
             Some(self.watchdog_due),
@@ -392,11 +384,12 @@ impl Reactor {
     /// Token -> source -> queues; nothing dies here.
     fn dispatch(&mut self, now: Now) {
         let mut writable = Vec::new();
-        let (mut inbox, mut signals) = (false, false);
+        let mut signals = false;
         for event in &self.events {
             match Source::of(event.token()) {
                 Source::IngestListener => self.accept_pending = true,
-                Source::Inbox => inbox = true,
+                // What has come is found by the tick and the desk, which look every turn.
+                Source::Inbox => {}
                 Source::Signals => signals = true,
                 Source::Connection(id) => {
                     let Some(connection) = self.connections.find_mut(id) else {
@@ -417,16 +410,20 @@ impl Reactor {
         for id in writable {
             self.step(id, now, Connection::write);
         }
-        if inbox {
-            self.collector.recover_leftovers(&mut self.tally, now);
-        }
         if signals {
             self.take_signals(now);
         }
     }
 
+    /// While stopping, a listener of our own is still served: its backlog ends with us, so whoever comes is told (503)
+    /// instead of left waiting. One that was passed is left to the next server.
     fn may_accept(&self, now: Instant) -> bool {
-        self.flow == Flow::Running
+        let is_served = match self.flow {
+            Flow::Running => true,
+            Flow::Draining { .. } => !self.is_listener_passed,
+            Flow::Stopped(_) => false,
+        };
+        is_served
             && self.accept_paused_until.is_none_or(|until| until <= now)
             && self.connections.len() < self.connections_max + REFUSALS_AT_ONCE
     }
@@ -441,7 +438,7 @@ impl Reactor {
                 return;
             }
             match self.listener.accept() {
-                Ok((stream, _)) => self.accepted(stream, now),
+                Ok((stream, peer)) => self.accepted(stream, peer.ip(), now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.accept_pending = false;
                     return;
@@ -464,7 +461,7 @@ impl Reactor {
         self.collector.limit_open_files(self.open_files_max.min(left).max(OPEN_DUMPS_MIN));
     }
 
-    fn accepted(&mut self, mut stream: TcpStream, now: Now) {
+    fn accepted(&mut self, mut stream: TcpStream, peer: IpAddr, now: Now) {
         self.is_urgent = true;
         self.tally.connections_accepted += 1;
         // TCP_NODELAY is not asked for: what a turn has for a peer goes out in one write, and that an acknowledgement may
@@ -473,7 +470,7 @@ impl Reactor {
         let mut registered = Ok(());
         let id = self.connections.insert_with(|id| {
             registered = registry.register(&mut stream, Source::Connection(id).token(), Interest::READABLE);
-            Connection::new(id, stream, limits, now.instant)
+            Connection::new(id, stream, peer, limits, now.instant)
         });
         if let Err(error) = registered {
             warn!("accept.error conn={id} err={error:?}");
@@ -481,8 +478,11 @@ impl Reactor {
             self.connections.remove(id);
             return;
         }
-        if let Some(connection) = self.connections.find_mut(id) {
-            connection.scheduled = self.wheel.schedule(id.pack(), connection.deadline());
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        connection.scheduled = self.wheel.schedule(id.pack(), connection.deadline());
+        match self.gate.accept(peer) {
+            Ok(counted) => connection.counted = counted,
+            Err(refusal) => self.step(id, now, |connection, turn| connection.turn_away(refusal, turn)),
         }
     }
 
@@ -524,7 +524,7 @@ impl Reactor {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let was_upgraded = connection.was_upgraded();
         let refusal = match self.flow {
-            Flow::Draining(_) | Flow::Stopped(_) => Some(Refusal::Draining),
+            Flow::Draining { .. } | Flow::Stopped(_) => Some(Refusal::Draining),
             Flow::Running if self.collector.is_disk_low() => Some(Refusal::DiskFull),
             Flow::Running if self.upgraded >= self.connections_max => Some(Refusal::TooManyConnections),
             Flow::Running => None,
@@ -535,8 +535,9 @@ impl Reactor {
             tally: &mut self.tally,
             limits: &self.limits,
             refusal,
-            handshakes_left: &mut self.handshakes.left,
+            gate: &mut self.gate,
             incomplete_bytes: &mut self.incomplete_bytes,
+            lines: &mut self.lines,
             now,
         };
         let step = action(connection, &mut turn);
@@ -578,6 +579,9 @@ impl Reactor {
         if connection.was_upgraded() {
             self.upgraded -= 1;
         }
+        if let Some(counted) = connection.counted {
+            self.gate.leave(counted);
+        }
         // Closing the descriptor, which nobody else has, takes it out of the event queue.
         drop(connection);
     }
@@ -605,8 +609,8 @@ impl Reactor {
                     Effect::Replaced { connection } => {
                         self.close(connection, &Ending::plain(CloseReason::Replaced), now);
                     }
-                    Effect::SessionFailed { connection, session } => {
-                        self.session_failed(connection, session, now)
+                    Effect::SessionFailed { connection, session, must_return } => {
+                        self.session_failed(connection, session, must_return, now)
                     }
                     Effect::Finished(job) => self.desk.add(job, &mut self.tally),
                 }
@@ -625,9 +629,9 @@ impl Reactor {
         });
     }
 
-    fn session_failed(&mut self, id: SlotId, session: SlotId, now: Now) {
+    fn session_failed(&mut self, id: SlotId, session: SlotId, must_return: bool, now: Now) {
         let was_the_last = self.connections.find_mut(id).is_some_and(|found| found.lose_session(session));
-        if was_the_last {
+        if was_the_last || must_return {
             let text = "the dump cannot be written at present".into();
             self.close(id, &Ending { reason: CloseReason::StorageError, text }, now);
         }
@@ -644,10 +648,14 @@ impl Reactor {
     }
 
     fn reload(&mut self) {
+        if self.flow != Flow::Running {
+            warn!("config.reload ignored=\"the server is stopping\"");
+            return;
+        }
         self.supervisor.reloading();
         if let Some(config) = (self.reload)() {
             self.limits = connection_limits(&config);
-            self.handshakes.per_s = config.limits.handshakes_per_s_max;
+            self.gate.reconfigure(&config, reload::keys(&config.auth));
             self.collector.reconfigure(collector_settings(&config));
             self.pacer.reconfigure(config.reactor.coalesce);
             self.config = config;
@@ -665,7 +673,8 @@ impl Reactor {
         let (connections, timeout) = (self.connections.len(), self.config.server.shutdown_timeout);
         info!("server.draining connections={connections} timeout_s={}", timeout.as_secs());
         self.supervisor.stopping(timeout);
-        self.flow = Flow::Draining(now.instant + timeout);
+        let farewell = now.instant + FAREWELL_TIME.min(timeout);
+        self.flow = Flow::Draining { farewell, deadline: now.instant + timeout };
         let ids: Vec<SlotId> = self.connections.ids().collect();
         for id in ids {
             // What has arrived is taken: back ends cannot send it again.
@@ -691,12 +700,13 @@ impl Reactor {
 
     /// While stopping: the loop ends when all peers are gone and all jobs done, or when the time is up.
     fn drain(&mut self, now: Now) {
-        let Flow::Draining(deadline) = self.flow else { return };
-        let is_done = self.connections.is_empty() && self.desk.undone() == 0;
+        let Flow::Draining { farewell, deadline } = self.flow else { return };
+        let are_gone = self.connections.is_empty() || now.instant >= farewell;
+        let is_done = are_gone && self.desk.undone() == 0;
         if is_done || now.instant >= deadline {
             self.flow = Flow::Stopped(deadline);
         }
-        self.housekeeping_due = self.housekeeping_due.min(deadline);
+        self.housekeeping_due = self.housekeeping_due.min(deadline).min(farewell.max(now.instant + TICK));
     }
 
     fn housekeep(&mut self, now: Now) {
@@ -715,13 +725,14 @@ impl Reactor {
         if let Some(free_bytes) = self.collector.check_disk() {
             self.free_bytes = free_bytes;
         }
+        self.collector.retry_finishing(&mut self.tally, now);
         if let Err(cause) = self.folder.beat() {
-            error!("disk.error err=\"cannot touch the lock: {cause}\"");
+            error!("disk.error err={}", value(format_args!("cannot touch the lock: {cause}")));
         }
         self.oldest_pending = self.desk.oldest_pending(now.wall);
-        self.metrics.set(&self.gauges());
     }
 
+    /// The state of the loop; all of it is at hand.
     fn gauges(&self) -> Gauges {
         let sessions = self.collector.sessions();
         Gauges {
@@ -740,11 +751,8 @@ impl Reactor {
 
     /// Publishes what was counted, and how long the turn took.
     fn tally_up(&mut self, now: Now) {
-        let upgraded_or_gone = self.tally.connections_upgraded > 0 || self.tally != Tally::default();
         self.metrics.publish(&mut self.tally, now.instant);
-        if upgraded_or_gone {
-            self.metrics.set(&self.gauges());
-        }
+        self.metrics.set(&self.gauges());
         let ended = clocks().instant;
         let took = ended.saturating_duration_since(now.instant);
         self.metrics.observe_turn(took);

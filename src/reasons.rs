@@ -118,6 +118,8 @@ labelled! {
         TooManyRequests => "too_many_requests",
         /// Too many connections in all (503).
         TooManyConnections => "too_many_connections",
+        /// Too many sessions in all for a new one (503).
+        TooManySessions => "too_many_sessions",
         /// No descriptors left (503).
         NoDescriptors => "no_descriptors",
         /// The server is shutting down (503).
@@ -141,7 +143,11 @@ impl Refusal {
             Self::UpgradeRequired => Some(426),
             Self::TooManyRequests => Some(429),
             Self::HeadTooLarge => Some(431),
-            Self::TooManyConnections | Self::NoDescriptors | Self::Draining | Self::DiskFull => Some(503),
+            Self::TooManyConnections
+            | Self::TooManySessions
+            | Self::NoDescriptors
+            | Self::Draining
+            | Self::DiskFull => Some(503),
             Self::Vanished => None,
         }
     }
@@ -162,6 +168,8 @@ labelled! {
         MissingData => "missing_data",
         /// `data` has a type or content that the request type does not allow.
         BadData => "bad_data",
+        /// It would open a session, and there are too many in all.
+        TooManySessions => "too_many_sessions",
         /// The session has reached its size limit.
         SessionTooBig => "session_too_big",
         /// The session's dump cannot be written.

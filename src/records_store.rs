@@ -5,6 +5,7 @@
 //! knows what is in a row but its id.
 //! Rules: our contract, sections 3 and 6. Rows of a dump that was begun before are looked up by their ids first.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use crate::archive::DayFolder;
 use crate::archive::day::Day;
 use crate::beneath;
 use crate::logging::value;
+use crate::records::Rows;
 
 /// Folder of the tables in a day.
 const FOLDER: &str = "records";
@@ -29,24 +31,6 @@ const ID_MEMBER: &[u8] = br#""id":""#;
 const ID_BYTES_MAX: usize = 256;
 /// Bytes of a table that are searched in one go.
 const SEARCH_BYTES: usize = 256 * 1024;
-
-/// Rows of one dump for one table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableRows {
-    /// Name of the table, and of its file.
-    pub table: &'static str,
-    /// The rows in their order.
-    pub rows: Vec<Row>,
-}
-
-/// One row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// What tells it from all others; also its member `id`.
-    pub id: String,
-    /// Its JSON, on one line, without line feed.
-    pub json: String,
-}
 
 /// Whether rows of this dump may be in the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +53,29 @@ pub struct RecordsError {
     pub source: io::Error,
 }
 
+/// Tables that were appended to and may not be on the device yet.
+#[derive(Debug, Default)]
+pub struct Unsynced(Vec<(Arc<File>, PathBuf)>);
+
+impl Unsynced {
+    fn add(&mut self, table: &Table) {
+        if !self.0.iter().any(|(file, _)| Arc::ptr_eq(file, &table.file)) {
+            self.0.push((Arc::clone(&table.file), table.path.clone()));
+        }
+    }
+
+    /// Waits until everything is on the device.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn sync(self) -> Result<(), RecordsError> {
+        for (file, path) in self.0 {
+            file.sync_data().map_err(|source| RecordsError { action: "sync", path, source })?;
+        }
+        Ok(())
+    }
+}
+
 /// The tables of the running server; shared by its workers.
 #[derive(Debug, Default)]
 pub struct RecordsStore {
@@ -85,38 +92,34 @@ struct Table {
 }
 
 impl RecordsStore {
-    /// Appends the rows of one dump and waits until they are on the device. Gives the number of new rows.
+    /// Appends the rows of one dump; they are stored once `unsynced` was synced. Gives the number of new rows.
     ///
     /// # Errors
     /// Whatever the file system says. Tables that were done before stay as they are, so the next attempt for this
     /// dump must say [`Before::Perhaps`].
-    pub fn append(&self, day: &DayFolder, dump: &[TableRows], before: Before) -> Result<usize, RecordsError> {
+    pub fn append(
+        &self,
+        day: &DayFolder,
+        dump: &[Rows],
+        before: Before,
+        unsynced: &mut Unsynced,
+    ) -> Result<usize, RecordsError> {
         let mut count = 0;
-        let mut written = Vec::new();
         let mut tables = self.lock();
-        for TableRows { table, rows } in dump.iter().filter(|table| !table.rows.is_empty()) {
-            let table = open(&mut tables, day, table)?;
-            let known = match before {
-                Before::Nothing => HashSet::new(),
-                Before::Perhaps => table.known_ids(rows)?,
+        for rows in dump {
+            let table = open(&mut tables, day, rows.table.name())?;
+            let (new, lines) = match before {
+                Before::Nothing => (rows.ids.len(), Cow::Borrowed(rows.lines.as_slice())),
+                Before::Perhaps => missing(rows, &table.known_ids(&rows.ids)?),
             };
-            let mut lines = Vec::new();
-            for row in rows.iter().filter(|row| !known.contains(row.id.as_str())) {
-                lines.extend_from_slice(row.json.as_bytes());
-                lines.push(b'\n');
-                count += 1;
-            }
+            count += new;
             // Synced even if nothing is new: the attempt that wrote it may have died before it did.
-            written.push((Arc::clone(&table.file), table.path.clone()));
+            unsynced.add(table);
             if let Err(error) = table.append(&lines) {
                 // Whatever state the file is in, opening it again makes it whole.
                 tables.pop();
                 return Err(error);
             }
-        }
-        drop(tables);
-        for (file, path) in written {
-            file.sync_data().map_err(|source| RecordsError { action: "sync", path, source })?;
         }
         Ok(count)
     }
@@ -135,6 +138,19 @@ impl RecordsStore {
             tables
         })
     }
+}
+
+/// The rows that are not known, as lines, and how many these are.
+fn missing<'a>(rows: &'a Rows, known: &HashSet<&str>) -> (usize, Cow<'a, [u8]>) {
+    let lines = rows.lines.split_inclusive(|byte| *byte == b'\n');
+    let new = rows.ids.iter().zip(lines).filter(|(id, _)| !known.contains(id.as_str()));
+    let mut count = 0;
+    let mut text = Vec::new();
+    for (_, line) in new {
+        count += 1;
+        text.extend_from_slice(line);
+    }
+    (count, Cow::Owned(text))
 }
 
 /// Gives the open table `name` of `day`, which is then the last in the list.
@@ -203,9 +219,9 @@ impl Table {
         })
     }
 
-    /// Which of `rows` are in the table.
-    fn known_ids<'a>(&self, rows: &'a [Row]) -> Result<HashSet<&'a str>, RecordsError> {
-        let wanted: HashSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    /// Which of `ids` are in the table.
+    fn known_ids<'a>(&self, ids: &'a [String]) -> Result<HashSet<&'a str>, RecordsError> {
+        let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
         let mut known = HashSet::new();
         let mut buffer = vec![0; SEARCH_BYTES];
         let (mut offset, mut kept) = (0, 0);
@@ -217,7 +233,7 @@ impl Table {
             }
             offset += count as u64;
             let filled = buffer.get(..kept + count).unwrap_or_default();
-            known.extend(ids(filled).filter_map(|id| wanted.get(id).copied()));
+            known.extend(ids_in(filled).filter_map(|id| wanted.get(id).copied()));
             // What may be the beginning of a member is looked at again with what follows.
             let start = filled.len().saturating_sub(ID_MEMBER.len() + ID_BYTES_MAX);
             kept = filled.len() - start;
@@ -231,7 +247,7 @@ impl Table {
 }
 
 /// The ids in a piece of a table.
-fn ids(piece: &[u8]) -> impl Iterator<Item = &str> {
+fn ids_in(piece: &[u8]) -> impl Iterator<Item = &str> {
     let mut rest = piece;
     std::iter::from_fn(move || {
         loop {
@@ -255,6 +271,7 @@ fn ids(piece: &[u8]) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
     use crate::archive::Archive;
+    use crate::records::Table;
     use std::path::Path;
 
     struct Fixture {
@@ -270,90 +287,95 @@ mod tests {
     }
 
     impl Fixture {
-        fn path(&self, table: &str) -> PathBuf {
-            self.dir.path().join(format!("1970-01-01/records/{table}.jsonl"))
+        fn path(&self, table: Table) -> PathBuf {
+            self.dir.path().join(format!("1970-01-01/records/{}.jsonl", table.name()))
         }
 
-        fn read(&self, table: &str) -> String {
+        fn read(&self, table: Table) -> String {
             std::fs::read_to_string(self.path(table)).unwrap()
         }
 
-        fn append(&self, dump: &[TableRows], before: Before) -> usize {
-            self.store.append(&self.day, dump, before).unwrap()
+        fn try_append(&self, dump: &[Rows], before: Before) -> Result<usize, RecordsError> {
+            let mut unsynced = Unsynced::default();
+            let count = self.store.append(&self.day, dump, before, &mut unsynced)?;
+            unsynced.sync().map(|()| count)
+        }
+
+        fn append(&self, dump: &[Rows], before: Before) -> usize {
+            self.try_append(dump, before).unwrap()
         }
     }
 
-    fn row(id: &str) -> Row {
-        Row { id: id.to_owned(), json: format!(r#"{{"pcname":"PC_\"id\":\"x\"","id":"{id}","n":1}}"#) }
+    const A: Table = Table::Meeting;
+    const B: Table = Table::Track;
+
+    fn line(id: &str) -> String {
+        format!("{{\"pcname\":\"PC_\\\"id\\\":\\\"x\\\"\",\"id\":\"{id}\",\"n\":1}}\n")
     }
 
-    fn rows(table: &'static str, ids: &[&str]) -> TableRows {
-        TableRows { table, rows: ids.iter().map(|id| row(id)).collect() }
+    fn rows(table: Table, ids: &[&str]) -> Rows {
+        let lines = ids.iter().map(|id| line(id)).collect::<String>().into_bytes();
+        Rows { table, lines, ids: ids.iter().map(|id| (*id).to_owned()).collect() }
     }
 
     #[test]
     fn rows_are_lines_of_their_table() {
         let fixture = fixture();
-        assert_eq!(fixture.append(&[rows("a", &["1", "2"]), rows("b", &["3"])], Before::Nothing), 3);
-        assert_eq!(fixture.append(&[rows("a", &["4"]), rows("c", &[])], Before::Nothing), 1);
-        let expected: String = ["1", "2", "4"].map(|id| row(id).json + "\n").concat();
-        assert_eq!(fixture.read("a"), expected);
-        assert!(!fixture.path("c").exists(), "no rows, no table");
+        assert_eq!(fixture.append(&[rows(A, &["1", "2"]), rows(B, &["3"])], Before::Nothing), 3);
+        assert_eq!(fixture.append(&[rows(A, &["4"])], Before::Nothing), 1);
+        assert_eq!(fixture.read(A), ["1", "2", "4"].map(line).concat());
+        assert_eq!(fixture.read(B), line("3"));
     }
 
     #[test]
     fn a_dump_that_was_begun_before_adds_only_what_is_missing() {
         let fixture = fixture();
-        fixture.append(&[rows("a", &["1", "2"])], Before::Nothing);
-        assert_eq!(fixture.append(&[rows("a", &["1", "2", "3"]), rows("b", &["1"])], Before::Perhaps), 2);
-        assert_eq!(fixture.append(&[rows("a", &["1", "2", "3"]), rows("b", &["1"])], Before::Perhaps), 0);
-        assert_eq!(fixture.read("a").lines().count(), 3);
-        assert_eq!(
-            fixture.append(&[rows("a", &["x", "id"])], Before::Perhaps),
-            2,
-            "not the ids of other rows"
-        );
+        fixture.append(&[rows(A, &["1", "2"])], Before::Nothing);
+        assert_eq!(fixture.append(&[rows(A, &["1", "2", "3"]), rows(B, &["1"])], Before::Perhaps), 2);
+        assert_eq!(fixture.append(&[rows(A, &["1", "2", "3"]), rows(B, &["1"])], Before::Perhaps), 0);
+        assert_eq!(fixture.read(A).lines().count(), 3);
+        assert_eq!(fixture.append(&[rows(A, &["x", "id"])], Before::Perhaps), 2, "not the ids of other rows");
     }
 
     #[test]
     fn ids_are_found_wherever_the_pieces_of_the_search_end() {
         let fixture = fixture();
-        let row_bytes = row("00000").json.len() + 1;
+        let row_bytes = line("00000").len();
         let count = SEARCH_BYTES * 3 / row_bytes;
         let names: Vec<String> = (0..count).map(|n| format!("{n:05}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        fixture.append(&[rows("a", &names)], Before::Nothing);
-        assert_eq!(fixture.append(&[rows("a", &names)], Before::Perhaps), 0);
+        fixture.append(&[rows(A, &names)], Before::Nothing);
+        assert_eq!(fixture.append(&[rows(A, &names)], Before::Perhaps), 0);
     }
 
     #[test]
     fn a_torn_tail_is_cut_when_the_table_is_opened() {
         let whole = fixture();
-        whole.append(&[rows("a", &["1"])], Before::Nothing);
-        let line = whole.read("a");
-        for cut in 0..=line.len() {
+        whole.append(&[rows(A, &["1"])], Before::Nothing);
+        let first = whole.read(A);
+        for cut in 0..=first.len() {
             let fixture = fixture();
-            std::fs::create_dir(fixture.path("a").parent().unwrap()).unwrap();
-            std::fs::write(fixture.path("a"), format!("{line}{}", &line[..cut])).unwrap();
-            let new = fixture.append(&[rows("a", &["1", "2"])], Before::Perhaps);
+            std::fs::create_dir(fixture.path(A).parent().unwrap()).unwrap();
+            std::fs::write(fixture.path(A), format!("{first}{}", &first[..cut])).unwrap();
+            let new = fixture.append(&[rows(A, &["1", "2"])], Before::Perhaps);
             assert_eq!(new, 1);
-            let twice = if cut == line.len() { line.as_str() } else { "" };
-            assert_eq!(fixture.read("a"), format!("{line}{twice}{}\n", row("2").json), "cut at {cut}");
+            let twice = if cut == first.len() { first.as_str() } else { "" };
+            assert_eq!(fixture.read(A), format!("{first}{twice}{}", line("2")), "cut at {cut}");
         }
     }
 
     #[test]
     fn a_table_that_was_moved_away_is_begun_anew() {
         let fixture = fixture();
-        fixture.append(&[rows("a", &["1"])], Before::Nothing);
-        std::fs::remove_file(fixture.path("a")).unwrap();
-        fixture.append(&[rows("a", &["2"])], Before::Nothing);
-        assert_eq!(fixture.read("a"), row("2").json + "\n");
+        fixture.append(&[rows(A, &["1"])], Before::Nothing);
+        std::fs::remove_file(fixture.path(A)).unwrap();
+        fixture.append(&[rows(A, &["2"])], Before::Nothing);
+        assert_eq!(fixture.read(A), line("2"));
     }
 
     #[test]
     fn links_are_not_followed() {
-        for name in ["records", "records/a.jsonl"] {
+        for name in ["records", "records/rtcstats.jsonl"] {
             let fixture = fixture();
             let day = fixture.dir.path().join("1970-01-01");
             let target = tempfile::tempdir().unwrap();
@@ -361,8 +383,7 @@ mod tests {
                 std::fs::create_dir(day.join("records")).unwrap();
             }
             std::os::unix::fs::symlink(target.path().join("x"), day.join(name)).unwrap();
-            let error =
-                fixture.store.append(&fixture.day, &[rows("a", &["1"])], Before::Nothing).unwrap_err();
+            let error = fixture.try_append(&[rows(A, &["1"])], Before::Nothing).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
             assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0);
         }
@@ -371,14 +392,14 @@ mod tests {
     #[test]
     fn a_failed_append_leaves_whole_lines_and_the_next_one_goes_on() {
         let fixture = fixture();
-        fixture.append(&[rows("a", &["1"])], Before::Nothing);
+        fixture.append(&[rows(A, &["1"])], Before::Nothing);
         // A table whose file can only be read: the write fails, whoever runs this test.
-        let unwritable = File::open(fixture.path("a")).unwrap();
+        let unwritable = File::open(fixture.path(A)).unwrap();
         fixture.store.lock()[0].file = Arc::new(unwritable);
-        let error = fixture.store.append(&fixture.day, &[rows("a", &["2"])], Before::Nothing).unwrap_err();
+        let error = fixture.try_append(&[rows(A, &["2"])], Before::Nothing).unwrap_err();
         assert!(error.to_string().contains("cannot append"), "{error}");
-        assert_eq!(fixture.append(&[rows("a", &["2"])], Before::Perhaps), 1);
-        assert_eq!(fixture.read("a").lines().count(), 2);
+        assert_eq!(fixture.append(&[rows(A, &["2"])], Before::Perhaps), 1);
+        assert_eq!(fixture.read(A).lines().count(), 2);
     }
 
     #[test]
@@ -387,10 +408,10 @@ mod tests {
         let (archive, store) = (Archive::new(dir.path()), RecordsStore::default());
         for n in 0..OPEN_TABLES_MAX as u64 + 5 {
             let day = archive.day(Day::of_clock(n * 86_400_000).unwrap()).unwrap();
-            store.append(&day, &[rows("a", &["1"])], Before::Nothing).unwrap();
+            store.append(&day, &[rows(A, &["1"])], Before::Nothing, &mut Unsynced::default()).unwrap();
         }
         assert_eq!(store.lock().len(), OPEN_TABLES_MAX);
-        assert!(Path::new(dir.path()).join("1970-01-01/records/a.jsonl").exists());
+        assert!(Path::new(dir.path()).join("1970-01-01/records/rtcstats.jsonl").exists());
         store.forget_tables();
         assert_eq!(store.lock().len(), 0);
     }

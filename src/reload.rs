@@ -2,7 +2,8 @@
 //!
 //! Wiring between configuration and log. The caller applies what is returned to its own parts.
 
-use crate::config::{Config, Effect, Reload, ReloadSource};
+use crate::auth::{Auth, KeyError};
+use crate::config::{AuthConfig, Config, Effect, Reload, ReloadSource};
 use crate::logging::{self, value};
 
 /// Reads the configuration again. `None`: it is wrong, which is logged, and the old one stays in effect.
@@ -29,6 +30,29 @@ pub fn reload(source: &mut ReloadSource) -> Option<Config> {
     }
     log::info!("config.reloaded changes={}", changes.len());
     Some(config)
+}
+
+/// Reads the key files again. `None`: one is of no use, which is logged, and the old ones stay in effect.
+#[must_use]
+pub fn keys(config: &AuthConfig) -> Option<Auth> {
+    load_keys(config)
+        .inspect_err(|error| log::error!("auth.bad err={} kept=running", value(logging::chain(error))))
+        .ok()
+}
+
+/// Reads the key files, and says so when there are any.
+///
+/// # Errors
+/// One is of no use.
+pub fn load_keys(config: &AuthConfig) -> Result<Auth, KeyError> {
+    let auth = Auth::load(config)?;
+    if auth.keys() > 0 {
+        log::info!("auth.loaded keys={}", auth.keys());
+    }
+    if auth.has_weak_secret() {
+        log::warn!("auth.weak_secret: RFC 7518 demands at least 32 bytes for HS256");
+    }
+    Ok(auth)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use log::{error, info, warn};
 use mio::{Poll, Waker};
 
+use crate::auth::KeyError;
 use crate::collector::Collector;
 use crate::config::{Config, ReloadSource};
 use crate::descriptors;
@@ -63,6 +64,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A key for tokens.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A defect in the table of metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -81,8 +85,10 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     let descriptors = descriptors::raise_limit().map_err(failed("the descriptor limit"))?;
     let (folder, last_heartbeat) = DumpFolder::open(&config.server.temp_path)?;
     let folder = Arc::new(folder);
+    let auth = reload::load_keys(&config.auth)?;
     let signals = Signals::new().map_err(failed("the signal handlers"))?;
-    let (ingest, metrics_listener) = sockets(&config)?;
+    let Sockets { ingest, is_ingest_passed: is_listener_passed, metrics: metrics_listener } =
+        Sockets::open(&config)?;
 
     let (instant, wall) = clocks();
     let metrics = Arc::new(Metrics::new(instant, wall)?);
@@ -113,11 +119,13 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     supervisor.set_status(&status);
 
     let reactor = Reactor::new(Parts {
+        auth,
         config,
         connections_max,
         open_files_max,
         poll,
         listener: ingest,
+        is_listener_passed,
         signals,
         supervisor,
         folder,
@@ -142,20 +150,29 @@ fn worker_settings(config: &Config, folder: &Arc<DumpFolder>) -> WorkerSettings 
     }
 }
 
-/// The sockets: passed by systemd, which wins over the configuration, or our own.
-fn sockets(config: &Config) -> Result<(TcpListener, TcpListener), StartError> {
-    let passed = systemd::passed_sockets()?;
-    let choose = |passed: Option<TcpListener>, what, address| match passed {
-        Some(socket) => {
-            info!("socket.passed name={what} configured={address}: the passed one is used");
-            Ok(socket)
-        }
-        None => listen(address).map_err(|source| StartError::Bind { what, address, source }),
-    };
-    Ok((
-        choose(passed.ingest, "ingest", config.server.ingest)?,
-        choose(passed.metrics, "metrics", config.server.metrics)?,
-    ))
+/// The listening sockets: passed by systemd, which wins over the configuration, or our own.
+struct Sockets {
+    ingest: TcpListener,
+    is_ingest_passed: bool,
+    metrics: TcpListener,
+}
+
+impl Sockets {
+    fn open(config: &Config) -> Result<Self, StartError> {
+        let passed = systemd::passed_sockets()?;
+        let choose = |passed: Option<TcpListener>, what, address| match passed {
+            Some(socket) => {
+                info!("socket.passed name={what} configured={address}: the passed one is used");
+                Ok(socket)
+            }
+            None => listen(address).map_err(|source| StartError::Bind { what, address, source }),
+        };
+        Ok(Self {
+            is_ingest_passed: passed.ingest.is_some(),
+            ingest: choose(passed.ingest, "ingest", config.server.ingest)?,
+            metrics: choose(passed.metrics, "metrics", config.server.metrics)?,
+        })
+    }
 }
 
 /// A listening socket that can be bound again at once after a restart, and takes IPv4 on the IPv6 wildcard, too.

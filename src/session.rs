@@ -20,6 +20,9 @@ use crate::reactor::slots::{SlotId, Slots};
 /// entries and shrinks only when an acknowledged number is found in it, so this must be well below 1000.
 const ENTRIES_PER_MILESTONE: u32 = 100;
 
+/// Entries of the waiting queue that may be stale before it is cleaned: sessions that were resumed leave one each.
+const WAITING_SLACK: usize = 1024;
+
 /// The watermarks of a session and what is to be acknowledged. All numbers are the client's entry numbers;
 /// 0 stands for none, and `received >= durable` always.
 #[derive(Debug, Default)]
@@ -89,10 +92,9 @@ impl Ledger {
             }
             Verdict::Gap(missing) => {
                 self.missing += missing;
-                if previous.is_some_and(numbering::is_acknowledgeable) {
-                    self.milestones.push(self.received);
-                } else if self.newest == self.received {
-                    self.milestones.push(self.newest);
+                let ends_run = previous.is_some_and(numbering::is_acknowledgeable);
+                if ends_run || self.newest == self.received {
+                    self.add_milestone(self.received);
                 }
             }
             Verdict::Next => {}
@@ -105,8 +107,15 @@ impl Ledger {
     fn count_towards_milestone(&mut self, number: u64, line: &[u8]) {
         self.since_milestone += 1;
         if self.since_milestone >= ENTRIES_PER_MILESTONE && numbering::is_acknowledgeable(line) {
-            self.milestones.push(number);
+            self.add_milestone(number);
             self.since_milestone = 0;
+        }
+    }
+
+    /// The end of a run before a gap may have been the hundredth entry, too.
+    fn add_milestone(&mut self, number: u64) {
+        if self.milestones.last() != Some(&number) {
+            self.milestones.push(number);
         }
     }
 
@@ -147,7 +156,9 @@ impl Ledger {
         if self.milestones.is_empty() {
             self.milestones = Vec::new();
         }
-        if self.newest == last {
+        // Only the last entry of an append is looked at, so an older one may have been left here. Numbers never go back,
+        // and a newer one has just told the client all that this one could.
+        if self.newest <= last {
             self.newest = 0;
         }
         if with_newest && self.newest != 0 && self.newest <= durable {
@@ -184,6 +195,8 @@ pub struct Session {
     pub state: State,
     /// Whether the id of a connection's URL named it, so that another such connection resumes it.
     pub by_url: bool,
+    /// Whether it is the one session of its connection's URL, whose numbers are acknowledged there.
+    pub is_of_url: bool,
     /// Its numbers.
     pub ledger: Ledger,
     /// The number before the first entry, when the dump does not start at 1.
@@ -222,6 +235,7 @@ impl Session {
             id,
             state: State::Open(connection),
             by_url,
+            is_of_url: by_url,
             ledger: Ledger::default(),
             continues_from: None,
             buffer: Vec::new(),
@@ -235,6 +249,12 @@ impl Session {
             flush_pending: false,
             acknowledge_pending: false,
         }
+    }
+
+    /// Whether this connection feeds it.
+    #[must_use]
+    pub fn is_fed_by(&self, connection: SlotId) -> bool {
+        self.state == State::Open(connection)
     }
 
     /// Whether it has had a numbered entry.
@@ -451,6 +471,7 @@ impl Sessions {
         {
             let before = std::mem::replace(&mut found.state, State::Open(connection));
             found.by_url = true;
+            found.is_of_url = true;
             found.acknowledged_at = now;
             found.ledger.restart_acknowledging();
             if found.dump.is_none() && found.info.is_none() {
@@ -464,9 +485,9 @@ impl Sessions {
                 }
             };
         }
-        let last = match self.ended.get(id) {
-            Some(ended) if ended.until <= now => 0,
-            Some(ended) if ended.by_client && is_reconnect => return Arrival::Ended,
+        // Without `isReconnect` it is another client, or page, that happens to use the id again.
+        let last = match self.ended.get(id).filter(|ended| is_reconnect && ended.until > now) {
+            Some(ended) if ended.by_client => return Arrival::Ended,
             Some(ended) => ended.last,
             None => 0,
         };
@@ -536,6 +557,14 @@ impl Sessions {
 
     fn queue_waiting(&mut self, session: SlotId, deadline: Instant) {
         self.waiting_count += 1;
+        if self.waiting.len() > 2 * self.waiting_count + WAITING_SLACK {
+            let slots = &self.slots;
+            self.waiting.retain(|(deadline, session)| {
+                slots
+                    .find(*session)
+                    .is_some_and(|found| found.state == State::Waiting { deadline: *deadline })
+            });
+        }
         let at = self.waiting.partition_point(|(other, _)| *other <= deadline);
         self.waiting.insert(at, (deadline, session));
     }
@@ -652,7 +681,7 @@ impl Carried {
             Self::One(only) => {
                 sessions.find(*only).is_some_and(|found| found.id.as_str() == id).then_some(*only)
             }
-            Self::Many(map) => map.get(id).copied(),
+            Self::Many(map) => map.get(id).copied().filter(|key| sessions.find(*key).is_some()),
         }
     }
 
@@ -672,6 +701,16 @@ impl Carried {
             Self::Many(map) => {
                 map.insert(id, session);
             }
+        }
+    }
+
+    /// Lets go of sessions that are no more.
+    pub fn forget_gone(&mut self, sessions: &Sessions) {
+        match self {
+            Self::None => {}
+            Self::One(only) if sessions.find(*only).is_some() => {}
+            Self::One(_) => *self = Self::None,
+            Self::Many(map) => map.retain(|_, key| sessions.find(*key).is_some()),
         }
     }
 
@@ -746,6 +785,7 @@ mod tests {
                 stats_format: "unsupported",
                 client_type: "RTCSTATS_CLIENT",
             }),
+            claims: None,
         })
     }
 
@@ -804,6 +844,38 @@ mod tests {
         assert_eq!(session.buffer, b"");
         assert_eq!(acknowledged(session, true), [150, 250, 260]);
         assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 300);
+    }
+
+    #[test]
+    fn an_older_number_is_never_acknowledged_after_a_newer_one() {
+        let mut sessions = Sessions::new(GRACE, 10, 10);
+        let key = sessions.open(connection(1), id("a"), true, info(), start());
+        let session = sessions.find_mut(key).expect("open");
+        take(session, 1);
+        session.settle();
+        for number in 2..=150 {
+            take(session, number);
+        }
+        // The last entry of the append cannot be acknowledged, so the newest number is still the one from before.
+        let at = session.buffer.len();
+        session.buffer.extend_from_slice(b"[\"t\",null,1700000000000,151]\n");
+        session.take_line(at);
+        session.settle();
+        assert_eq!(acknowledged(session, true), [100]);
+        assert_eq!(acknowledged(session, true), [0_u64; 0]);
+    }
+
+    #[test]
+    fn a_milestone_before_a_gap_is_acknowledged_once() {
+        let mut sessions = Sessions::new(GRACE, 10, 10);
+        let key = sessions.open(connection(1), id("a"), true, info(), start());
+        let session = sessions.find_mut(key).expect("open");
+        for number in 1..=100 {
+            take(session, number);
+        }
+        take(session, 200);
+        session.settle();
+        assert_eq!(acknowledged(session, true), [100, 200]);
     }
 
     #[test]

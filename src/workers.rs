@@ -5,24 +5,28 @@
 //! job panics or when the process ends. Submitting never blocks. A job in hand is never begun twice: submitted again
 //! while it is in work, it is run once more afterwards (a new dump may have got the name of the one just removed).
 //!
-//! The steps of a job are in `run`, the marks of its attempts in `attempts`.
+//! A job has two halves. The first (`prepare`) reads the dump and can die of it; the second (`commit`) stores what
+//! came of it, and is done for several jobs at once, because waiting for the disk costs the same for one and for many. A
+//! worker commits when its batch is full, or when nothing waits. The marks of attempts are in `attempts`.
 //! Rules: our contract, sections 3 and 6.
 
 mod attempts;
+mod commit;
 mod derive;
+mod prepare;
 mod rescan;
-mod run;
 mod source;
+mod worker;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::warn;
@@ -30,18 +34,15 @@ use log::warn;
 use crate::archive::Archive;
 use crate::config::{ArchiveConfig, LimitsConfig, RecordsConfig, WorkersConfig};
 use crate::dump_folder::DumpFolder;
-use crate::jobs::{Job, JobOutcome, Wake};
-use crate::logging::value;
-use crate::metrics::{JobReport, Metrics};
+use crate::extract::ExtractLimits;
+use crate::jobs::{Job, JobOutcome, Step, Wake};
+use crate::logging::{chain, value};
+use crate::metrics::Metrics;
 use crate::records_store::RecordsStore;
-use run::{Bench, Done, Failure, Point, Stored};
+use worker::Worker;
 
 /// Reports that wait for the loop. When they are full the workers wait: the loop is then far behind anyway.
 const REPORTS_MAX: usize = 256;
-/// Wait before a failed job is run again for the first time; it doubles from there.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Longest wait before a failed job is run again.
-const RETRY_LAST: Duration = Duration::from_secs(300);
 
 /// What the workers need to know.
 #[derive(Debug, Clone)]
@@ -70,6 +71,15 @@ pub enum Report {
         /// How many were found.
         jobs: u64,
     },
+}
+
+/// The ends of the channels that a thread holds.
+struct Ends {
+    tasks: Receiver<Task>,
+    reports: Sender<Report>,
+    wake: Wake,
+    /// Gone with the thread.
+    _alive: Sender<Infallible>,
 }
 
 /// What was not done when the workers were stopped. The files are still there.
@@ -115,7 +125,9 @@ struct Shared {
     is_archiving: bool,
     records: RecordsStore,
     is_recording: bool,
+    app_environment: String,
     gzip_level: u32,
+    limits: ExtractLimits,
     metrics: Arc<Metrics>,
     /// At most the queue's length and one per thread.
     in_hand: Mutex<HashMap<String, InHand>>,
@@ -150,14 +162,13 @@ impl Workers {
         let (alive_token, alive) = bounded(0);
         let shared = Arc::new(shared);
         for number in 0..shared.threads {
-            let worker = Worker {
-                bench: Bench::new(shared.gzip_level),
-                shared: Arc::clone(&shared),
+            let ends = Ends {
                 tasks: queue.clone(),
                 reports: report.clone(),
                 wake: Arc::clone(&wake),
                 _alive: alive_token.clone(),
             };
+            let worker = Worker::new(Arc::clone(&shared), ends);
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
         }
         let workers = Self { tasks: Some(tasks), queue, reports, alive, shared };
@@ -287,7 +298,9 @@ impl Shared {
             is_archiving: settings.archive.enabled,
             records: RecordsStore::default(),
             is_recording: settings.records.enabled,
+            app_environment: settings.records.app_environment.clone(),
             gzip_level: settings.archive.gzip_level,
+            limits: ExtractLimits::from(&settings.limits),
             in_hand: Mutex::default(),
             threads: settings.workers.threads.max(1),
             in_work: AtomicUsize::new(0),
@@ -305,7 +318,11 @@ impl Shared {
 
     /// A job begins.
     fn begin(&self, name: &str) {
-        self.lock_in_hand().insert(name.to_owned(), InHand::Running);
+        let mut in_hand = self.lock_in_hand();
+        let state = in_hand.entry(name.to_owned()).or_insert(InHand::Running);
+        if matches!(state, InHand::Queued) {
+            *state = InHand::Running;
+        }
         self.in_work.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -340,109 +357,43 @@ impl Shared {
     }
 }
 
-/// One thread.
-struct Worker {
-    bench: Bench,
-    shared: Arc<Shared>,
-    tasks: Receiver<Task>,
-    reports: Sender<Report>,
-    wake: Wake,
-    /// Gone with the thread.
-    _alive: Sender<Infallible>,
+/// Why a job has to be run again.
+#[derive(Debug)]
+struct Failure {
+    step: Step,
+    error: String,
 }
 
-impl Worker {
-    fn run(mut self) {
-        while let Ok(task) = self.tasks.recv() {
-            if self.shared.is_stopping() {
-                return;
-            }
-            if self.shared.is_rescan_wanted.swap(false, Ordering::AcqRel) {
-                rescan::run(&self.shared, |report| self.report(report));
-            }
-            match task {
-                Task::Process(job) => self.work_on(job),
-                Task::Rescan => {}
-            }
-        }
+impl Failure {
+    /// A failure of `step`, told with all its causes.
+    fn new(step: Step, error: &dyn Error) -> Self {
+        Self { step, error: chain(error).to_string() }
     }
 
-    fn work_on(&mut self, mut job: Job) {
-        loop {
-            let name = job.name.clone();
-            self.shared.begin(&name);
-            let outcome = self.attempt(job);
-            let is_dump_gone = match &outcome {
-                JobOutcome::Stored { .. } | JobOutcome::Quarantined { .. } | JobOutcome::Gone { .. } => true,
-                JobOutcome::Failed { .. } | JobOutcome::Panicked { .. } => false,
-            };
-            let again = self.shared.end(&name, is_dump_gone);
-            self.report(Report::Job(outcome));
-            match again {
-                Some(again) => job = again,
-                None => return,
-            }
-        }
-    }
-
-    fn attempt(&mut self, job: Job) -> JobOutcome {
-        let Self { bench, shared, .. } = self;
-        let begun = now();
-        let result = catch_unwind(AssertUnwindSafe(|| run::run(shared, bench, &job))).unwrap_or_else(|_| {
-            // Whatever state the job left these in.
-            self.bench = Bench::new(self.shared.gzip_level);
-            run::after_panic(&self.shared, &job)
-        });
-        match result {
-            Ok(Done::Stored(Stored { client, size_bytes, is_errored, features })) => {
-                let ended = now();
-                let processing = ended.duration_since(begun);
-                let report = JobReport {
-                    client_type: client,
-                    dump_bytes: size_bytes,
-                    processing,
-                    errored: is_errored,
-                    features,
-                };
-                self.shared.metrics.job_done(&report, ended);
-                JobOutcome::Stored { job, errored: is_errored }
-            }
-            Ok(Done::Quarantined) => {
-                self.shared.metrics.quarantined();
-                JobOutcome::Quarantined { job }
-            }
-            Ok(Done::Gone) => JobOutcome::Gone { job },
-            Ok(Done::Panicked) => JobOutcome::Panicked { job },
-            Err(failure) => {
-                self.shared.metrics.storage_error();
-                failed(job, failure)
-            }
-        }
-    }
-
-    fn report(&self, report: Report) {
-        // Nobody listens any more only when the server ends; the files tell the next one.
-        let _ = self.reports.send(report);
-        (self.wake)();
+    /// A failure of `step` in the folder of jobs.
+    fn of_job(step: Step, job: &Job, action: &str) -> impl FnOnce(io::Error) -> Self {
+        let text = format!("finished/{}: cannot {action}", job.name);
+        move |error| Self { step, error: format!("{text}: {error}") }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "an edge: how long a job takes concerns nobody's logic")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-fn failed(job: Job, failure: Failure) -> JobOutcome {
-    let Failure { step, error } = failure;
-    let retry_after = retry_after(job.retries);
-    let job = Job { retries: job.retries.saturating_add(1), ..job };
-    JobOutcome::Failed { job, step, error, retry_after }
-}
-
-/// 1 s, 2 s, 4 s, ... 5 min.
-fn retry_after(retries: u32) -> Duration {
-    let factor = 1u32.checked_shl(retries).unwrap_or(u32::MAX);
-    RETRY_FIRST.saturating_mul(factor).min(RETRY_LAST)
+/// A place in a job at which it can be interrupted. Only tests do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Point {
+    /// The attempt is marked.
+    Marked,
+    /// The dump was read and copied.
+    Extracted,
+    /// The mark is gone.
+    Unmarked,
+    /// The document is published.
+    DocumentPublished,
+    /// The copy is published.
+    Committed,
+    /// The rows are appended.
+    RowsAppended,
+    /// The dump is removed.
+    Removed,
 }
 
 #[cfg(test)]

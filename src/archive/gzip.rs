@@ -3,7 +3,7 @@
 //! Owns the compressor of one worker and its output buffer. Never opens or names a file.
 //! Rules: RFC 1952; the trailer (CRC32 and length) is what tells two archived dumps apart (our contract, section 3).
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
@@ -28,6 +28,23 @@ pub struct Content {
 }
 
 impl Content {
+    /// Reads `input` to its end.
+    ///
+    /// # Errors
+    /// Whatever reading says.
+    pub fn of(input: &mut impl BufRead) -> io::Result<Self> {
+        let mut crc = Crc::new();
+        loop {
+            let bytes = input.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(Self { crc: crc.sum(), size: crc.amount() });
+            }
+            crc.update(bytes);
+            let len = bytes.len();
+            input.consume(len);
+        }
+    }
+
     /// Reads the trailer of a member.
     #[must_use]
     pub fn of_trailer(trailer: [u8; TRAILER_BYTES]) -> Self {
@@ -154,6 +171,7 @@ mod tests {
                     let trailer = packed[packed.len() - TRAILER_BYTES..].try_into().unwrap();
                     assert_eq!(Content::of_trailer(trailer), told);
                     assert_eq!(told.size as usize, size);
+                    assert_eq!(Content::of(&mut &content[..]).unwrap(), told);
                 }
             }
         }

@@ -36,8 +36,11 @@ impl Fixture {
         match self.archive.place(&self.day, name, id, content, Search::Everywhere).unwrap() {
             Place::Archived(name) => (name, true),
             Place::Free(slot) => {
-                slot.publish_document(&self.archive, slot.name().as_bytes()).unwrap();
-                assert!(slot.commit(&mut packed).unwrap());
+                let mut document = slot.write_document(&self.archive, slot.name().as_bytes()).unwrap();
+                self.day.disk().unwrap().sync().unwrap();
+                slot.publish_document(&mut document).unwrap();
+                slot.commit(&mut packed).unwrap();
+                self.day.sync().unwrap();
                 (slot.name().to_owned(), false)
             }
         }
@@ -121,7 +124,8 @@ fn somebody_who_takes_the_name_before_the_commit_is_not_replaced() {
     let (mut packed, content) = fixture.pack(b"one");
     let Place::Free(slot) = fixture.place(content) else { panic!() };
     std::fs::write(fixture.path("x.gz"), "foreign").unwrap();
-    assert!(!slot.commit(&mut packed).unwrap());
+    let error = slot.commit(&mut packed).unwrap_err();
+    assert!(matches!(error, ArchiveError::NameTaken { .. }), "{error}");
     assert_eq!(std::fs::read(fixture.path("x.gz")).unwrap(), b"foreign");
 }
 

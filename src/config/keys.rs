@@ -118,8 +118,8 @@ pub(super) const KEYS: &[Key] = &[
     key("tls.cert_path", OptionalPath, Restart),
     key("tls.key_path", OptionalPath, Restart),
     key("auth.allowed_origins", Origins, Reload),
-    key("auth.jwt_secret_path", OptionalPath, Restart),
-    key("auth.jwt_public_key_path", OptionalPath, Restart),
+    key("auth.jwt_secret_path", OptionalPath, Reload),
+    key("auth.jwt_public_key_path", OptionalPath, Reload),
     key("privacy.obfuscate_ip", Bool, Restart),
 ];
 

@@ -7,9 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{debug, error, info, warn};
+use log::{Level, debug, error, info, warn};
 
+use crate::collector::LINES_PER_S;
 use crate::jobs::{Job, JobOutcome};
+use crate::limited;
+use crate::logging::{RateLimit, value};
 use crate::metrics::Tally;
 use crate::workers::{Leftover, Report, Workers};
 
@@ -26,8 +29,8 @@ pub struct Desk {
     workers: Workers,
     /// Every job that is listed, paused or with the workers: when it was finished and its bytes.
     known: HashMap<String, (SystemTime, u64)>,
-    /// The bytes of all of them.
-    known_bytes: u64,
+    /// The sum of their bytes.
+    pending_bytes: u64,
     /// Jobs for which the queue had no place, oldest first; all of them are known.
     backlog: VecDeque<Job>,
     /// Jobs that failed, with the time at which they are tried again; all of them are known.
@@ -36,6 +39,8 @@ pub struct Desk {
     unlisted: usize,
     /// Whether the folder is being listed; it is at start.
     is_listing: bool,
+    /// Bounds the line about a job that is done, which follows each session of a peer.
+    lines: RateLimit,
 }
 
 impl Desk {
@@ -45,7 +50,8 @@ impl Desk {
         Self {
             workers,
             known: HashMap::new(),
-            known_bytes: 0,
+            pending_bytes: 0,
+            lines: RateLimit::new(LINES_PER_S, Duration::from_secs(1)),
             backlog: VecDeque::new(),
             paused: Vec::new(),
             unlisted: 0,
@@ -71,7 +77,7 @@ impl Desk {
             return;
         }
         self.known.insert(job.name.clone(), (job.finished_at, job.size_bytes));
-        self.known_bytes += job.size_bytes;
+        self.pending_bytes += job.size_bytes;
         self.backlog.push_back(job);
     }
 
@@ -118,13 +124,20 @@ impl Desk {
     fn take_outcome(&mut self, outcome: JobOutcome, now: Instant) {
         match outcome {
             JobOutcome::Stored { job, errored } => {
-                info!("job.done dump={} bytes={} errored={errored}", job.name, job.size_bytes);
+                let Job { name, size_bytes, .. } = &job;
+                limited!(
+                    self.lines,
+                    now,
+                    Level::Info,
+                    "job.done dump={name} bytes={size_bytes} errored={errored}"
+                );
                 self.forget(&job.name);
             }
             JobOutcome::Failed { job, step, error, retry_after } => {
                 let (name, retries, pause_s) = (&job.name, job.retries, retry_after.as_secs_f32());
+                let err = value(error);
                 warn!(
-                    "job.failed dump={name} step={step:?} err={error:?} retries={retries} retry_after_s={pause_s}"
+                    "job.failed dump={name} step={step:?} err={err} retries={retries} retry_after_s={pause_s}"
                 );
                 self.paused.push((now + retry_after, job));
             }
@@ -144,8 +157,8 @@ impl Desk {
     }
 
     fn forget(&mut self, name: &str) {
-        if let Some((_, size_bytes)) = self.known.remove(name) {
-            self.known_bytes -= size_bytes;
+        if let Some((_, bytes)) = self.known.remove(name) {
+            self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
         }
     }
 
@@ -176,7 +189,7 @@ impl Desk {
     /// Bytes of the finished dumps that are known here.
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
-        self.known_bytes
+        self.pending_bytes
     }
 
     /// Gives memory back that a crowd of jobs needed; called once a second.

@@ -2,7 +2,8 @@
 //!
 //! Owns `finished/<name>.attempt`, one byte per attempt that has begun and not ended. A name of a dump never holds a
 //! dot. A mark survives what the job does not: a panic, a stack overflow, the end of the process for want of memory.
-//! Rules: our contract, section 3: a dump whose job died twice goes to quarantine; failed storage is no death.
+//! Rules: our contract, section 3: a dump whose job died twice goes to quarantine; failed storage is no death. What
+//! follows from a number of deaths is in `verdict`.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,8 +15,6 @@ use rustix::fs::OFlags;
 use crate::beneath::{self, Opened};
 use crate::logging::value;
 
-/// Attempts that may die before a dump goes to quarantine.
-pub(super) const DEATHS_MAX: u64 = 2;
 /// What a marker's name has behind that of its dump.
 pub(super) const SUFFIX: &str = ".attempt";
 
@@ -29,18 +28,17 @@ pub(super) struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    /// Marks the beginning of an attempt; `None` when enough have died already.
+    /// Marks the beginning of an attempt.
     ///
     /// # Errors
     /// Whatever the file system says. A full disk is none: the job goes on unmarked, for it is what frees the disk.
-    pub(super) fn begin(folder: BorrowedFd<'a>, dump: &str) -> io::Result<Option<Self>> {
+    pub(super) fn begin(folder: BorrowedFd<'a>, dump: &str) -> io::Result<Self> {
         let name = format!("{dump}{SUFFIX}");
         match mark(folder, &name) {
-            Ok((_, deaths)) if deaths >= DEATHS_MAX => Ok(None),
-            Ok((marker, deaths)) => Ok(Some(Self { folder, name, marker: Some(marker), deaths })),
+            Ok((marker, deaths)) => Ok(Self { folder, name, marker: Some(marker), deaths }),
             Err(error) if is_full(&error) => {
                 warn!("job.unmarked dump={dump} err={}", value(error));
-                Ok(Some(Self { folder, name, marker: None, deaths: 0 }))
+                Ok(Self { folder, name, marker: None, deaths: 0 })
             }
             Err(error) => Err(error),
         }
@@ -72,13 +70,11 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Adds a mark to the marker, unless it is full; also gives how many it held before.
+/// Adds a mark to the marker; also gives how many it held before.
 fn mark(folder: BorrowedFd<'_>, name: &str) -> io::Result<(File, u64)> {
     let (mut marker, stat) = beneath::open_append(folder, name)?;
     let deaths = u64::try_from(stat.st_size).unwrap_or(0);
-    if deaths < DEATHS_MAX {
-        marker.write_all(b"x")?;
-    }
+    marker.write_all(b"x")?;
     Ok((marker, deaths))
 }
 
@@ -120,19 +116,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_deaths_are_enough() {
+    fn only_attempts_that_did_not_end_are_counted() {
         let dir = tempfile::tempdir().unwrap();
         let root = beneath::open_root(dir.path()).unwrap();
         let begin = || Attempt::begin(root.as_fd(), "x").unwrap();
-        assert_eq!(begin().unwrap().deaths(), 0);
-        // An attempt that ends by itself, well or not, is no death.
-        begin().unwrap().end().unwrap();
+        assert_eq!(begin().deaths(), 0);
+        begin().end().unwrap();
         assert_eq!(std::fs::read(dir.path().join("x.attempt")).unwrap(), b"x");
-        assert_eq!(begin().unwrap().deaths(), 1);
-        assert!(begin().is_none());
-        assert!(begin().is_none(), "looking does not change it");
+        assert_eq!(begin().deaths(), 1);
+        assert_eq!(count(&root, "x").unwrap(), 2);
         interrupted(&root, "x").unwrap();
-        begin().unwrap().clear().unwrap();
+        let attempt = begin();
+        assert_eq!(attempt.deaths(), 1);
+        attempt.clear().unwrap();
         assert!(!dir.path().join("x.attempt").exists());
     }
 
@@ -140,8 +136,8 @@ mod tests {
     fn an_attempt_that_ends_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let root = beneath::open_root(dir.path()).unwrap();
-        Attempt::begin(root.as_fd(), "x").unwrap().unwrap().end().unwrap();
-        Attempt::begin(root.as_fd(), "x").unwrap().unwrap();
+        Attempt::begin(root.as_fd(), "x").unwrap().end().unwrap();
+        Attempt::begin(root.as_fd(), "x").unwrap();
         interrupted(&root, "x").unwrap();
         interrupted(&root, "x").unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

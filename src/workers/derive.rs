@@ -1,56 +1,78 @@
-//! What is derived from a dump while it is read.
+//! What is derived from a dump while it is read: its document, its rows, what the metrics want of it.
+//!
+//! Owns the way from a [`Document`] to the archive, the tables and the metrics. Pure but for the reader it is given.
+//! Rules: our contract, section 6. Where the reference fills in the time of processing, the time of the dump's last
+//! write stands, so that a dump that is processed twice gives the same bytes.
 
 use std::io::BufRead;
 
-use serde_json::{Value, json};
-
-use super::source::Source;
+use crate::extract::{self, ArchiveKeys, Document, ExtractError, ExtractLimits, Options, Value};
 use crate::metrics::FeatureMetrics;
-use crate::records_store::TableRows;
+use crate::records::{self, RecordsContext, Rows};
 
-/// Where a dump is archived, for its document.
-pub(super) struct Archived<'a> {
+/// What has to be known of a dump before it is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// Name of the dump.
     pub(super) name: &'a str,
+    /// Its session id.
     pub(super) id: &'a str,
-    pub(super) day: String,
-    pub(super) modified_ms: u64,
+    /// Its last write, in ms since 1970.
+    pub(super) written_ms: f64,
 }
 
-/// The result of one dump.
-pub(super) struct Derived {
-    pub(super) is_errored: bool,
-    pub(super) features: Option<FeatureMetrics>,
-    lines: u64,
+/// Reads a dump.
+///
+/// # Errors
+/// [`ExtractError::Read`], and nothing else: what is wrong with the dump is in its document.
+pub(super) fn read(
+    input: impl BufRead,
+    known: Known<'_>,
+    limits: ExtractLimits,
+) -> Result<Document, ExtractError> {
+    let options = Options {
+        strict: false,
+        client_id: known.name.to_owned(),
+        dump_path: String::new(),
+        now_ms: known.written_ms,
+        limits,
+    };
+    extract::extract(input, &options)
 }
 
-impl Derived {
-    pub(super) fn of(source: &mut Source<'_>) -> Self {
-        let mut lines = 0;
-        let mut line = Vec::new();
-        let mut is_errored = false;
-        loop {
-            line.clear();
-            match source.read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {
-                    lines += 1;
-                    is_errored |= serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_err();
-                }
-            }
-        }
-        Self { is_errored, features: None, lines }
-    }
+/// Says in the document where the dump is: as `<day>/<name>.gz` in the archive.
+pub(super) fn locate(document: &mut Document, known: Known<'_>, day: impl std::fmt::Display, name: &str) {
+    let dump_id = format!("{name}.gz");
+    document.set_archive_keys(&ArchiveKeys {
+        dump_path: &format!("{day}/{dump_id}"),
+        dump_id: &dump_id,
+        base_dump_id: known.id,
+        fallback_ms: known.written_ms,
+    });
+}
 
-    pub(super) fn document(&self, archived: &Archived<'_>) -> Vec<u8> {
-        let document: Value = json!({"dumpMetadata": {"clientId": archived.name, "dumpId": format!("{}.gz", archived.name),
-            "baseDumpId": archived.id, "dumpPath": format!("{}/{}.gz", archived.day, archived.name),
-            "startDate": archived.modified_ms}, "features": {"lines": self.lines}});
-        document.to_string().into_bytes()
-    }
+/// The rows of a dump that [`locate`] was called for.
+///
+/// Their ids are derived from the day, too: an id that is used again on another day is another dump.
+pub(super) fn rows(document: &Document, known: Known<'_>, app_environment: &str) -> Vec<Rows> {
+    let dump_path = document.metadata().get("dumpPath").and_then(Value::as_str).unwrap_or_default();
+    let context = RecordsContext { app_environment, dump_id: dump_path, last_write_ms: known.written_ms };
+    records::rows(document, &context)
+}
 
-    pub(super) fn rows(&self, archived: &Archived<'_>) -> Vec<TableRows> {
-        let id = archived.name.to_owned();
-        let json = format!(r#"{{"id":"{id}"}}"#);
-        vec![TableRows { table: "rtcstats", rows: vec![crate::records_store::Row { id, json }] }]
-    }
+/// What the metrics want to know of a client's dump.
+pub(super) fn feature_metrics(document: &Document) -> Option<FeatureMetrics> {
+    let metrics = document.metrics()?;
+    let requests = &metrics.requests;
+    let total = requests.total();
+    Some(FeatureMetrics {
+        stats_request_bytes: requests.stats.bytes,
+        sdp_request_bytes: requests.sdp.bytes,
+        ds_request_bytes: requests.speaker.bytes,
+        sentiment_request_bytes: requests.sentiment.bytes,
+        other_request_bytes: requests.other.bytes,
+        session_duration_ms: metrics.session_duration_ms,
+        total_processed_bytes: total.bytes,
+        total_processed_count: total.count,
+    })
 }

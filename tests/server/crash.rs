@@ -67,21 +67,29 @@ fn fifty_kills_lose_nothing_that_was_due() {
 
 /// All parts of the session together are a beginning of what was sent, at least as long as what is owed.
 fn check(server: &TestServer, witness: &Witness) {
-    let mut parts: Vec<String> =
-        server.archive().dumps_of(&witness.id).into_iter().map(|dump| dump.body).collect();
+    let archived = server.archive().dumps_of(&witness.id);
+    let mut parts: Vec<(String, String)> =
+        archived.into_iter().map(|dump| (format!("{}/{}.gz", dump.day, dump.name), dump.body)).collect();
     // A job that the kills hit twice is out of the archive's way, but not lost.
-    let quarantined = plain_dumps_of(&server.dump_path("quarantine"), &witness.id);
-    parts.extend(quarantined.iter().filter_map(|dump| Some(dump.split_once('\n')?.1.to_owned())));
-    let found: Vec<&str> = parts.iter().flat_map(|body| body.lines()).collect();
+    for dump in plain_dumps_of(&server.dump_path("quarantine"), &witness.id) {
+        let body = dump.split_once('\n').map_or(String::new(), |(_, body)| body.to_owned());
+        parts.push(("quarantine".into(), body));
+    }
+    let places: Vec<(&str, usize)> =
+        parts.iter().map(|(place, body)| (place.as_str(), body.matches('\n').count())).collect();
+    let whole: usize = places.iter().map(|(_, lines)| lines).sum();
+    assert!(whole >= witness.owed, "too few lines in {places:?}: {witness:?}");
+    assert!(whole <= witness.sent, "too many lines in {places:?}: {witness:?}");
+    let found: Vec<&str> = parts.iter().flat_map(|(_, body)| body.lines()).collect();
     for (index, found_line) in found.iter().enumerate() {
         let expected = line(&witness.id, index);
         // A kill can tear the line that is being appended, which then is the last.
         let torn = index + 1 == found.len() && expected.starts_with(found_line);
-        assert!(*found_line == expected || torn, "{}: line {index} is {found_line:.100}", witness.id);
+        assert!(
+            *found_line == expected || torn,
+            "line {index} in {places:?} is {found_line:.100}: {witness:?}"
+        );
     }
-    let whole = parts.iter().map(|body| body.matches('\n').count()).sum::<usize>();
-    assert!(whole >= witness.owed, "{whole} lines, {} were due: {witness:?}", witness.owed);
-    assert!(whole <= witness.sent, "{whole} lines, more than were sent: {witness:?}");
 }
 
 fn line(id: &str, index: usize) -> String {

@@ -58,7 +58,7 @@ fn faulty_upgrades_are_refused() {
     let head = Upgrade::browser("abc").head();
     for (status, from, to) in [
         (426, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8"),
-        (400, "Sec-WebSocket-Version: 13\r\n", ""),
+        (426, "Sec-WebSocket-Version: 13\r\n", ""),
         (400, &*format!("Sec-WebSocket-Key: {KEY}\r\n"), ""),
         (400, KEY, "c2hvcnQ="),
         (400, KEY, "!!!!!!!!!!!!!!!!!!!!!!=="),

@@ -276,8 +276,10 @@ fn the_document_has_the_merged_identity() {
     let server = TestServer::start();
     let id = Rng::new(9).uuid();
     let mut client = WsClient::open(server.ingest, &Upgrade::browser(&id));
-    for data in [json!({"confName": "Room@Conference.Example.org", "app": "meet"}), json!({"userId": "u-1"})]
-    {
+    for data in [
+        json!({"confName": "Room@Conference.Example.org", "applicationName": "meet"}),
+        json!({"displayName": "u-1"}),
+    ] {
         let data = json!(["identity", null, data, 1_700_000_000_000_u64]);
         client.send_text(&script::message(&id, "identity", Some(&data)));
     }

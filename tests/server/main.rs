@@ -16,10 +16,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod auth;
 mod crash;
 mod http;
 mod ingest;
 mod limits;
+mod limits_table;
 mod messages;
 mod metrics;
 mod shutdown;

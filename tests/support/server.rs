@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::http::{self, Response};
+use super::process::Usage;
 use super::{Archive, DEADLINE};
 
 /// How often a condition is looked at when the server has logged nothing in between.
@@ -23,20 +24,28 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// process that they are meant for.
 const PASS_SOCKETS: &str = r#"exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ exec "$@""#;
 
+/// Lowers its limit of descriptors for good, as a unit's `LimitNOFILE` does.
+const LIMIT_DESCRIPTORS: &str = r#"ulimit -n "$1" || exit; shift; exec "$@""#;
+
 /// How to start a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     root: Arc<TempDir>,
     env: BTreeMap<String, OsString>,
     sockets: Option<(Arc<TcpListener>, Arc<TcpListener>)>,
+    descriptors: Option<u64>,
 }
 
 impl Settings {
     /// Defaults but for what a test needs: loopback, any port, a folder of its own, no minimum of free space,
     /// and no waiting for clients that will not come back.
     pub(crate) fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("rtcstats-test-").tempdir().expect("a temporary folder");
-        Self { root: Arc::new(root), env: BTreeMap::new(), sockets: None }
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix("rtcstats-test-");
+        // In memory where there is room for it: every archived dump is synced several times, and how long a busy
+        // disk takes for that is not what is tested.
+        let root = builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).expect("a temporary folder");
+        Self { root: Arc::new(root), env: BTreeMap::new(), sockets: None, descriptors: None }
             .set("server.address", "127.0.0.1")
             .set("server.port", 0)
             .set("server.metrics_address", "127.0.0.1")
@@ -60,6 +69,12 @@ impl Settings {
     pub(crate) fn sockets(mut self, ingest: Arc<TcpListener>, metrics: Arc<TcpListener>) -> Self {
         self.sockets = Some((ingest, metrics));
         self.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "ingest:metrics")
+    }
+
+    /// Lets the server have so many descriptors, soft and hard limit.
+    pub(crate) fn descriptors(mut self, descriptors: u64) -> Self {
+        self.descriptors = Some(descriptors);
+        self
     }
 
     /// The folder in which the server runs.
@@ -93,9 +108,14 @@ impl Settings {
         // Another build, a release for instance, can be put to the same tests.
         let binary = std::env::var_os("TEST_SERVER_BINARY")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_rtcstats-server").into());
-        let mut command = match &self.sockets {
-            None => Command::new(binary),
-            Some((ingest, metrics)) => {
+        let mut command = match (&self.sockets, self.descriptors) {
+            (None, None) => Command::new(binary),
+            (None, Some(descriptors)) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", LIMIT_DESCRIPTORS, "sh", &descriptors.to_string()]).arg(binary);
+                shell
+            }
+            (Some((ingest, metrics)), _) => {
                 let descriptor =
                     |socket: &TcpListener| OwnedFd::from(socket.try_clone().expect("a free descriptor"));
                 let mut shell = Command::new("sh");
@@ -259,6 +279,11 @@ impl TestServer {
         self.wait_until(&format!("{series} >= {least}"), || {
             Some(self.metric(series)).filter(|value| *value >= least)
         })
+    }
+
+    /// What the process uses at present.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(self.child.id())
     }
 
     fn signal(&self, signal: Signal) {

@@ -35,13 +35,6 @@ function start({ endpoint, pollInterval = 500, pingInterval = 1000 }) {
     });
 }
 
-/** Waits until the client's socket is open. */
-async function connected() {
-    while (!trace.isConnected()) {
-        await pause(10);
-    }
-}
-
 /** Connects two peer connections to each other, audio and video both ways, and lets them run. */
 async function call(milliseconds) {
     const media = await navigator.mediaDevices.getUserMedia({
@@ -97,12 +90,9 @@ async function traceEntries(count, perSecond) {
 }
 
 /** Ends the call and the session as an application does when it leaves. */
-async function leave() {
+function leave() {
     connections.forEach(pc => pc.close());
     trace.close();
-    while (!closes.includes(3001)) {
-        await pause(10);
-    }
 }
 
 function pause(milliseconds) {
@@ -112,7 +102,8 @@ function pause(milliseconds) {
 }
 
 window.page = {
-    start, connected, call, observe, traceEntries, leave,
+    start, call, observe, traceEntries, leave,
+    isConnected: () => trace.isConnected(),
     sent: () => sent,
     closes: () => closes,
     numbered: () => numbered

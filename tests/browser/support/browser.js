@@ -6,6 +6,8 @@ import { readFile } from 'node:fs/promises';
 import { build } from 'esbuild';
 import { chromium } from 'playwright-core';
 
+import { until } from './server.js';
+
 const PAGE = new URL('../page/', import.meta.url);
 
 const ARGUMENTS = [
@@ -75,10 +77,21 @@ export class Browser {
 class Page {
     constructor(tab) {
         this.tab = tab;
-        for (const name of [ 'connected', 'call', 'observe', 'traceEntries', 'leave', 'sent', 'closes', 'numbered' ]) {
+        for (const name of [ 'call', 'observe', 'traceEntries', 'leave', 'isConnected', 'sent', 'closes', 'numbered' ]) {
             this[name] = (...given) =>
                 tab.evaluate(([ called, args ]) => window.page[called](...args), [ name, given ]);
         }
+    }
+
+    /** Waits until the client's socket is open, as it sees it. */
+    connected() {
+        return until('the client is connected', () => this.isConnected());
+    }
+
+    /** Leaves and waits until the socket is closed. */
+    async left() {
+        await this.leave();
+        await until('the client is closed', async () => (await this.closes()).includes(3001));
     }
 
     close() {

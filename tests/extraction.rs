@@ -1,0 +1,523 @@
+//! Extraction as a whole, on dumps made here: expected documents worked out by hand, properties, limits.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may end them")]
+
+#[path = "../benches/extract/dumps.rs"]
+mod dumps;
+
+use std::io::{self, BufReader, Read};
+
+use proptest::prelude::*;
+use rtcstats_server::extract::{
+    ArchiveKeys, Document, DocumentFeatures, ExtractError, ExtractLimits, Features, LineError, Options,
+    extract,
+};
+use serde_json::{Value, json};
+
+const CHROME: &str = r#"["connectionInfo",null,{"userAgent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36","clientProtocol":"3.1_STANDARD"},1700000000000]"#;
+
+fn options(strict: bool) -> Options {
+    Options {
+        strict,
+        client_id: "id".to_owned(),
+        dump_path: "path".to_owned(),
+        now_ms: 5.0,
+        limits: ExtractLimits::default(),
+    }
+}
+
+fn lines(lines: &[&str]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn tolerant(dump: &str) -> Document {
+    extract(dump.as_bytes(), &options(false)).unwrap()
+}
+
+fn json_of(document: &Document) -> Value {
+    serde_json::to_value(document).unwrap()
+}
+
+#[expect(clippy::panic, reason = "the dumps here are a client's")]
+fn features(document: &Document) -> &Features {
+    match document.features() {
+        DocumentFeatures::Rtcstats(features) => features,
+        other @ (DocumentFeatures::None | DocumentFeatures::Backend { .. }) => panic!("{other:?}"),
+    }
+}
+
+/// Gives the bytes in pieces of these sizes, over and over.
+struct Pieces<'a> {
+    rest: &'a [u8],
+    sizes: Vec<usize>,
+    turn: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = self.sizes[self.turn % self.sizes.len()].min(self.rest.len()).min(buffer.len());
+        self.turn += 1;
+        let (head, tail) = self.rest.split_at(size);
+        buffer[..size].copy_from_slice(head);
+        self.rest = tail;
+        Ok(size)
+    }
+}
+
+#[test]
+fn a_chrome_dump_gives_what_was_worked_out_by_hand() {
+    // Two stats entries: RTTs 0.1 and 0.2; received 100 then 200 packets, lost 1 then 4; sent 50 of which 5 were lost.
+    let dump = lines(&[
+        CHROME,
+        r#"["identity",null,{"endpointId":"me","confID":"https://8x8.vc/vpaas-magic-cookie-x/a/../b","deploymentInfo":{"shard":"s"}},1]"#,
+        r#"["constraints","PC_0",{"optional":[{"rtcStatsSFUP2P":true}]},1700000001000]"#,
+        r#"["onconnectionstatechange","PC_0","connected",1700000001100]"#,
+        r#"["getstats","PC_0",{"p":{"type":"candidate-pair","currentRoundTripTime":0.1,"localCandidateId":"l","remoteCandidateId":"r"},"l":{"candidateType":"relay","address":"1.2.3.4","port":5,"protocol":"udp","relayProtocol":"tls"},"t":{"type":"transport","selectedCandidatePairId":"p"},"i":{"type":"inbound-rtp","kind":"video","ssrc":11,"packetsReceived":100,"packetsLost":1,"frameHeight":360,"framesPerSecond":20},"o":{"type":"outbound-rtp","kind":"video","ssrc":12,"packetsSent":40,"remoteId":"q"},"q":{"type":"remote-inbound-rtp","packetsLost":2}},1700000002000]"#,
+        r#"["getstats","PC_0",{"p":{"currentRoundTripTime":0.2},"l":{"timestamp":0},"t":{},"i":{"packetsReceived":200,"packetsLost":4,"frameHeight":720},"o":{"packetsSent":50},"q":{"packetsLost":5}},1700000003000]"#,
+        r#"["onconnectionstatechange","PC_0","connected",1700000003500]"#,
+        r#"["other",null,null,1700000004000]"#,
+    ]);
+    let expected = json!({
+        "isP2P": true, "usesRelay": true, "dtlsErrors": 0, "dtlsFailure": 0, "sdpCreateFailure": 0, "sdpSetFailure": 0,
+        "lastIceFailure": 0, "lastIceDisconnect": 0,
+        "candidatePairData": {
+            "id": "p", "isUsingRelay": true, "localCandidateType": "relay", "localAddress": "1.2.3.4", "localPort": 5,
+            "localProtocol": "tls", "remoteCandidateType": "", "remoteAddress": "", "remotePort": "", "remoteProtocol": "",
+        },
+        "tracks": {
+            "receiverTracks": [{
+                "mediaType": "video", "ssrc": 11, "packets": 200, "packetsLost": 4, "packetsLostPct": 2,
+                "packetsLostVariance": 0, "concealedPercentage": 0, "startTime": 1_700_000_002_000_u64, "endTime": 1_700_000_003_000_u64,
+            }],
+            "senderTracks": [{
+                "mediaType": "video", "ssrc": 12, "packets": 50, "packetsLost": 5, "packetsLostPct": 10,
+                "packetsLostVariance": 0, "concealedPercentage": 0, "startTime": 1_700_000_002_000_u64, "endTime": 1_700_000_003_000_u64,
+            }],
+        },
+        "trackAggregates": {
+            "totalSentPacketsLost": 5, "totalPacketsSent": 50, "sentPacketsLostPct": 10,
+            "totalReceivedPacketsLost": 4, "totalPacketsReceived": 200, "receivedPacketsLostPct": 2,
+        },
+        "transportAggregates": { "meanRtt": 0.15 },
+        "iceReconnects": 1, "pcSessionDurationMs": 2400, "connectionFailed": false,
+        "inboundVideoExperience": {
+            "upperBoundAggregates": { "meanFrameHeight": 540, "meanFramesPerSecond": 20 },
+            "lowerBoundAggregates": { "meanFrameHeight": 540, "meanFramesPerSecond": 20 },
+        },
+    });
+    let document = json_of(&tolerant(&dump));
+    assert_eq!(document["features"]["aggregates"]["PC_0"], expected);
+    assert_eq!(document["features"]["metrics"]["sessionDurationMs"], json!(3000));
+    assert_eq!(document["features"]["metrics"]["statsRequestCount"], json!(2));
+    assert_eq!(document["dumpMetadata"]["tenant"], json!("vpaas-magic-cookie-x"));
+    assert_eq!(document["dumpMetadata"]["jaasMeetingFqn"], json!("vpaas-magic-cookie-x/b"));
+    assert_eq!(document.get("problems"), None);
+    assert_eq!(document.get("missing"), None);
+}
+
+#[test]
+fn generated_dumps_are_without_problems_and_the_modes_agree() {
+    for dump in [dumps::chrome(20, 5), dumps::safari(20, 5), dumps::firefox(20, 5), dumps::jvb(20)] {
+        let strict = extract(dump.as_bytes(), &options(true)).unwrap();
+        assert_eq!(json_of(&strict), json_of(&tolerant(&dump)));
+        assert_eq!(strict.facts().lines, dump.lines().count() as u64);
+    }
+    let document = tolerant(&dumps::chrome(20, 5));
+    let (name, connection) = &features(&document).aggregates[0];
+    assert_eq!(&**name, "PC_0");
+    assert_eq!(connection.tracks.receiver_tracks.len(), 10);
+    assert_eq!(connection.tracks.sender_tracks.len(), 3);
+    assert_eq!(connection.transport_aggregates.mean_rtt, 0.03);
+    let video = connection.inbound_video_experience.unwrap().upper_bound_aggregates;
+    assert_eq!((video.mean_frame_height, video.mean_frames_per_second), (360.0, 30.0));
+}
+
+#[test]
+fn a_dump_cut_anywhere_gives_all_complete_lines() {
+    let dump =
+        dumps::chrome(2, 1) + "[\"e2eRtt\",null,{\"remoteEndpointId\":\"é🦀\",\"rtt\":5},1700000030000,12]\n";
+    let bytes = dump.as_bytes();
+    // What the complete lines alone give, by where the last of them ends.
+    let mut whole = (0, json_of(&tolerant("")));
+    for cut in 0..bytes.len() {
+        if cut > 0 && bytes[cut - 1] == b'\n' {
+            whole = (cut, json_of(&extract(&bytes[..cut], &options(true)).unwrap()));
+        }
+        let mut document = json_of(&extract(&bytes[..cut], &options(false)).unwrap());
+        let problems = document.as_object_mut().unwrap().remove("problems");
+        if bytes.get(cut) == Some(&b'\n') {
+            // Only the terminator is missing: the line counts.
+            assert_eq!(problems, None, "cut at {cut}");
+            continue;
+        }
+        assert_eq!(document, whole.1, "cut at {cut}");
+        assert_eq!(problems.is_some(), cut > whole.0, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_bad_line_costs_only_itself() {
+    let good =
+        lines(&[CHROME, r#"["identity",null,{"confName":"a"},1]"#, r#"["x",null,null,1700000001000,1]"#]);
+    let bad = lines(&[
+        CHROME,
+        "",
+        r#"["identity",null,{"confName":"a"},1]"#,
+        r#"["identity",null,{"confName":"b"}"#,
+        "null",
+        "\u{feff}[]",
+        r#"["x",null,null,1700000001000,1]"#,
+        r#"["dominantSpeaker",null,{}]"#,
+        r#"["faceLandmarks",null,null,1700000000500]"#,
+    ]);
+    let (good, bad) = (tolerant(&good), tolerant(&bad));
+    assert_eq!(bad.problems().total(), 6);
+    let problems: Vec<_> = bad.problems().first().iter().map(|p| (p.line, p.error.to_string())).collect();
+    let expected = [
+        (2, "not JSON: ends inside a value"),
+        (4, "not JSON: ends inside a value"),
+        (5, "entry is no array"),
+        (6, "not JSON: unexpected byte 0xef at offset 0"),
+        (8, "dominantSpeaker: timestamp is missing"),
+        (9, "faceLandmarks: data is null or missing"),
+    ];
+    assert_eq!(problems, expected.map(|(line, error)| (line, error.to_owned())));
+    let (mut good, mut bad) = (json_of(&good), json_of(&bad));
+    assert!(bad.as_object_mut().unwrap().remove("problems").is_some());
+    // The last line's clock counts, and so does that it was there.
+    let sentiment = bad["features"]["metrics"]["sentimentRequestCount"].take();
+    assert_eq!(sentiment, json!(1));
+    good["features"]["metrics"]["sentimentRequestCount"].take();
+    let bytes = bad["features"]["metrics"]["sentimentRequestBytes"].take();
+    assert_eq!(bytes, json!(82));
+    good["features"]["metrics"]["sentimentRequestBytes"].take();
+    assert_eq!(good["features"]["sessionStartTime"].take(), json!(1_700_000_001_000_u64));
+    assert_eq!(bad["features"]["sessionStartTime"].take(), json!(1_700_000_001_000_u64));
+    assert_eq!(good, bad);
+}
+
+#[test]
+fn null_reports_cost_only_themselves() {
+    let dump = lines(&[
+        CHROME,
+        r#"["getstats","PC_0",{"a":{"type":"inbound-rtp","kind":"audio","ssrc":1,"packetsReceived":5},"b":{"type":"inbound-rtp","kind":"audio","ssrc":2,"packetsReceived":6}},1700000001000]"#,
+        r#"["getstats","PC_0",{"a":null,"b":{"packetsReceived":7}},1700000002000]"#,
+    ]);
+    let document = tolerant(&dump);
+    assert_eq!(document.problems().total(), 1);
+    let (_, connection) = &features(&document).aggregates[0];
+    let packets: Vec<_> =
+        connection.tracks.receiver_tracks.iter().map(|track| track.packets.to_number()).collect();
+    assert_eq!(packets, [5.0, 7.0]);
+    assert!(matches!(extract(dump.as_bytes(), &options(true)), Err(ExtractError::Line { line: 3, .. })));
+}
+
+#[test]
+fn without_a_usable_first_line_there_is_a_document_that_says_so() {
+    for first in
+        ["", "[\"create\",null,{}]", "{}", "null", "[\"connectionInfo\",null,null]", "[\"connectionInfo\""]
+    {
+        let document = json_of(&tolerant(&lines(&[first, "[\"x\",null,null,1]"])));
+        assert_eq!(document["features"], json!({}), "{first}");
+        assert_eq!(document["dumpMetadata"], json!({ "dumpPath": "path", "clientId": "id" }), "{first}");
+        assert_eq!(document["problems"]["total"], json!(1), "{first}");
+    }
+}
+
+#[test]
+fn gaps_in_the_numbers_are_told() {
+    let entry = |number: u64| format!("[\"x\",\"PC_0\",null,1700000001000,{number}]");
+    let first = |server: &str| {
+        CHROME.replace("\"clientProtocol\"", &format!("\"server\":{server},\"clientProtocol\""))
+    };
+    let dump = |server: &str, numbers: &[u64]| {
+        let mut all = vec![first(server)];
+        all.extend(numbers.iter().map(|number| entry(*number)));
+        all.push("[\"x\",1700000001000,21]".to_owned());
+        all.push("[\"x\",null,1,2,3,1700000001000,22]".to_owned());
+        all.join("\n")
+    };
+    let document =
+        tolerant(&dump("{\"id\":\"s\",\"continuesFrom\":10,\"part\":1}", &[11, 12, 15, 17, 18, 20]));
+    assert_eq!(
+        (document.missing().total(), document.missing().ranges()),
+        (4, &[(13, 14), (16, 16), (19, 19)][..])
+    );
+    assert_eq!(
+        json_of(&document)["missing"],
+        json!({ "total": 4, "ranges": [[13, 14], [16, 16], [19, 19]] })
+    );
+    assert_eq!(json_of(&document)["dumpMetadata"]["continuesFrom"], json!(10));
+    let facts = document.facts();
+    assert_eq!((facts.server.id.as_deref(), facts.server.part), (Some("s"), Some(1)));
+    assert_eq!(facts.first_clock_ms, Some(1.7e12));
+    let strict = extract(dump("{\"continuesFrom\":10}", &[12]).as_bytes(), &options(true)).unwrap();
+    assert_eq!(json_of(&strict).get("missing"), None);
+    assert_eq!(json_of(&strict)["dumpMetadata"].get("continuesFrom"), None);
+}
+
+#[test]
+fn a_legacy_clients_numbers_are_in_its_data() {
+    let first = CHROME.replace("3.1_STANDARD", "3.1_LEGACY");
+    let dump = lines(&[
+        &first,
+        r#"{"statsSessionId":"s","type":"identity","data":["identity",null,{},1700000001000,1],"timestamp":5}"#,
+        r#"{"statsSessionId":"s","type":"stats-entry","data":"[\"getstats\",\"PC_0\",{\"a\":1},1700000001000,4]","timestamp":6}"#,
+        r#"{"statsSessionId":"s","type":"stats-entry","data":"{\"a\":[1700000001000,9]}","timestamp":6}"#,
+    ]);
+    let document = tolerant(&dump);
+    assert_eq!(document.missing().ranges(), [(2, 3)]);
+    assert_eq!(json_of(&document)["features"], json!({ "sessionStartTime": 5, "sessionEndTime": 6 }));
+}
+
+#[test]
+fn the_archive_adds_where_the_dump_is() {
+    let keys = ArchiveKeys {
+        dump_path: "2023-11-14/s_1.gz",
+        dump_id: "s_1.gz",
+        base_dump_id: "s",
+        fallback_ms: 99.0,
+    };
+    let mut document = tolerant(&lines(&[CHROME, "[\"x\",null,null,1700000001000]"]));
+    document.set_archive_keys(&keys);
+    let metadata = &json_of(&document)["dumpMetadata"];
+    assert_eq!(metadata["dumpPath"], json!("2023-11-14/s_1.gz"));
+    assert_eq!((&metadata["dumpId"], &metadata["baseDumpId"]), (&json!("s_1.gz"), &json!("s")));
+    assert_eq!(metadata["startDate"], json!(1_700_000_001_000_u64));
+    let mut document = tolerant("");
+    document.set_archive_keys(&keys);
+    assert_eq!(json_of(&document)["dumpMetadata"]["endDate"], json!(99));
+}
+
+#[test]
+fn everything_that_could_grow_is_limited() {
+    let limits = ExtractLimits {
+        line_bytes_max: 600,
+        nesting_max: 10,
+        peer_connections_max: 2,
+        tracks_max: 2,
+        reports_max: 3,
+    };
+    let track = |ssrc: u64| {
+        format!(
+            "\"r{ssrc}\":{{\"type\":\"inbound-rtp\",\"kind\":\"audio\",\"ssrc\":{ssrc},\"packetsReceived\":5}}"
+        )
+    };
+    let stats = |pc: &str, reports: &[String]| {
+        format!("[\"getstats\",\"{pc}\",{{{}}},1700000001000]", reports.join(","))
+    };
+    let cases = [
+        (format!("[\"x\",null,\"{}\"]", "y".repeat(600)), "line of 613 bytes is above 600"),
+        (format!("[\"x\",null,{}{}]", "[".repeat(10), "]".repeat(10)), "not JSON: nesting depth is above 10"),
+        (stats("PC_2", &[]), "more than 2 peer connections"),
+        (stats("PC_0", &[1, 2, 3].map(track)), "more than 2 tracks of a peer connection"),
+        (stats("PC_0", &[1, 2, 3, 4].map(track)), "more than 3 reports of a stats entry"),
+    ];
+    for (line, error) in cases {
+        let dump = lines(&[
+            CHROME,
+            &stats("PC_0", &[]),
+            &stats("PC_1", &[]),
+            &line,
+            "[\"x\",null,null,1700000009000]",
+        ]);
+        let run = |strict: bool| extract(dump.as_bytes(), &Options { limits, ..options(strict) });
+        let document = run(false).unwrap();
+        assert_eq!(document.problems().total(), 1, "{error}");
+        assert_eq!(document.problems().first()[0].error.to_string(), error);
+        assert_eq!(features(&document).session_end_time, 1_700_000_009_000.0);
+        assert!(features(&document).aggregates.len() <= 2);
+        assert!(
+            matches!(run(true), Err(ExtractError::Line { line: 4, reason }) if reason.to_string() == error)
+        );
+    }
+}
+
+#[test]
+fn names_of_built_in_members_are_ordinary_names() {
+    let dump = lines(&[
+        CHROME,
+        r#"["__proto__","__proto__",{"a":1},1700000001000]"#,
+        r#"["constructor","constructor",null,1700000001000]"#,
+        r#"["getstats","toString",{"__proto__":{"type":"inbound-rtp","kind":"audio","ssrc":"__proto__","packetsReceived":5}},1700000002000]"#,
+        r#"["e2eRtt",null,{"remoteEndpointId":"__proto__","rtt":5},1700000003000]"#,
+        r#"["dominantSpeaker",null,{"dominantSpeakerEndpoint":"constructor"},1700000003000]"#,
+        r#"["identity",null,{"deploymentInfo":{"__proto__":{"x":1}},"__proto__":{"confName":"no"}},1700000003000]"#,
+    ]);
+    let document = json_of(&extract(dump.as_bytes(), &options(true)).unwrap());
+    let names: Vec<_> = document["features"]["aggregates"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(names, ["__proto__", "constructor", "toString"]);
+    assert_eq!(document["features"]["metrics"]["otherRequestCount"], json!(2));
+    assert_eq!(document["features"]["e2epings"]["__proto__"], json!({ "rtt": 5 }));
+    assert_eq!(document["features"]["deploymentInfo"]["__proto__"], json!({ "x": 1 }));
+    assert_eq!(document["dumpMetadata"].get("conferenceId"), None);
+    assert_eq!(
+        document["features"]["aggregates"]["toString"]["tracks"]["receiverTracks"][0]["ssrc"],
+        json!("__proto__")
+    );
+}
+
+#[test]
+fn reports_may_come_and_go_in_any_order() {
+    // The same reports in three orders, with one gone in between: the base must not depend on the guessed order.
+    let report = |name: &str, packets: u64| {
+        format!(
+            "\"{name}\":{{\"type\":\"inbound-rtp\",\"kind\":\"audio\",\"ssrc\":\"{name}\",\"packetsReceived\":{packets}}}"
+        )
+    };
+    let orders = [["a", "b", "c", "10", "2"], ["2", "10", "a", "b", "c"], ["c", "b", "a", "2", "10"]];
+    let mut documents = Vec::new();
+    for order in orders {
+        let all: Vec<_> = order.iter().map(|name| report(name, 10)).collect();
+        let moved = order.iter().filter(|name| **name != "b");
+        let moved: Vec<_> = moved.map(|name| format!("\"{name}\":{{\"packetsReceived\":20}}")).collect();
+        let back: Vec<_> = order
+            .iter()
+            .map(|name| if *name == "b" { report("b", 5) } else { format!("\"{name}\":{{\"timestamp\":0}}") })
+            .collect();
+        let entries = [all, moved, back]
+            .map(|reports| format!("[\"getstats\",\"PC_0\",{{{}}},1700000001000]", reports.join(",")));
+        let dump = lines(&[CHROME, &entries[0], &entries[1], &entries[2]]);
+        let document = tolerant(&dump);
+        assert_eq!(document.problems().total(), 0);
+        let (_, connection) = &features(&document).aggregates[0];
+        let mut tracks: Vec<_> = connection
+            .tracks
+            .receiver_tracks
+            .iter()
+            .map(|t| (t.ssrc.key_text(), t.packets.to_number()))
+            .collect();
+        assert_eq!(tracks.iter().take(2).map(|(ssrc, _)| &**ssrc).collect::<Vec<_>>(), ["2", "10"]);
+        tracks.sort_by(|a, b| a.0.cmp(&b.0));
+        documents.push(tracks);
+    }
+    assert_eq!(documents[0], documents[1]);
+    assert_eq!(documents[0], documents[2]);
+    assert_eq!(
+        documents[0].iter().map(|(_, packets)| *packets).collect::<Vec<_>>(),
+        [20.0, 20.0, 20.0, 5.0, 20.0]
+    );
+}
+
+#[test]
+fn repeated_reports_and_fields_count_once() {
+    let dump = lines(&[
+        CHROME,
+        r#"["getstats","PC_0",{"a":{"type":"inbound-rtp","kind":"audio","ssrc":1,"packetsReceived":5},"a":{"type":"inbound-rtp","kind":"audio","ssrc":2,"packetsReceived":6,"packetsReceived":7}},1700000001000]"#,
+        r#"["getstats","PC_0",{"a":{"packetsReceived":8,"ssrc":3},"a":{"packetsReceived":9},"n":{"ssrc":4,"packetsReceived":1,"kind":"audio"},"n":{"ssrc":5,"packetsReceived":1,"kind":"audio"}},1700000002000]"#,
+    ]);
+    let document = extract(dump.as_bytes(), &options(true)).unwrap();
+    let (_, connection) = &features(&document).aggregates[0];
+    let tracks: Vec<_> = connection
+        .tracks
+        .receiver_tracks
+        .iter()
+        .map(|t| (t.ssrc.to_number(), t.packets.to_number()))
+        .collect();
+    assert_eq!(tracks, [(2.0, 9.0), (5.0, 1.0)]);
+}
+
+#[test]
+fn problems_carry_no_text_of_the_peer() {
+    let dump = lines(&[
+        CHROME,
+        "[\"secret\" 5]",
+        "[\"getstats\",\"secret\",null,1]",
+        "[\"identity\",null,null,\"secret\"]",
+    ]);
+    let document = tolerant(&dump);
+    assert_eq!(document.problems().total(), 3);
+    assert!(!json_of(&document)["problems"].to_string().contains("secret"));
+}
+
+/// Entries of three connections, each in its own order.
+fn connection_lines() -> Vec<Vec<String>> {
+    ["PC_0", "PC_1", "other"]
+        .map(|pc| {
+            let mut out = vec![
+                format!(
+                    "[\"constraints\",\"{pc}\",{{\"optional\":[{{\"rtcStatsSFUP2P\":true}}]}},1700000001000]"
+                ),
+                format!("[\"onconnectionstatechange\",\"{pc}\",\"connected\",1700000001000]"),
+            ];
+            let dump = dumps::chrome(3, 1).replace("PC_0", pc);
+            out.extend(dump.lines().filter(|line| line.starts_with("[\"getstats\"")).map(str::to_owned));
+            out.push(format!("[\"oniceconnectionstatechange\",\"{pc}\",\"failed\",1700000091000]"));
+            out
+        })
+        .to_vec()
+}
+
+fn aggregates(lines: &[String]) -> Vec<(String, Value)> {
+    let document = tolerant(&format!("{CHROME}\n{}\n", lines.join("\n")));
+    assert_eq!(document.problems().total(), 0);
+    let aggregates = json_of(&document)["features"]["aggregates"].take();
+    let mut all: Vec<_> = aggregates.as_object().unwrap().clone().into_iter().collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn how_the_input_is_split_never_shows(sizes in prop::collection::vec(1_usize..300, 1..8), capacity in 1_usize..500) {
+        let dump = dumps::chrome(2, 1).replace('\n', "\r\n") + "[\"é🦀";
+        let whole = json_of(&tolerant(&dump));
+        let pieces = BufReader::with_capacity(capacity, Pieces { rest: dump.as_bytes(), sizes, turn: 0 });
+        let split = json_of(&extract(pieces, &options(false)).unwrap());
+        prop_assert_eq!(whole, split);
+    }
+
+    #[test]
+    fn connections_do_not_touch_each_other(picks in prop::collection::vec(0_usize..3, 40)) {
+        let mut queues: Vec<_> = connection_lines().into_iter().map(std::collections::VecDeque::from).collect();
+        let apart: Vec<String> = queues.iter().flatten().cloned().collect();
+        let mut mixed = Vec::new();
+        for pick in picks {
+            mixed.extend(queues[pick].pop_front());
+        }
+        mixed.extend(queues.into_iter().flatten());
+        prop_assert_eq!(aggregates(&apart), aggregates(&mixed));
+    }
+
+    #[test]
+    fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        for strict in [false, true] {
+            let _ = extract(&*bytes, &options(strict));
+        }
+    }
+
+    #[test]
+    fn no_damage_to_a_dump_causes_a_panic(places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..30)) {
+        let mut bytes = [dumps::chrome(2, 1), dumps::firefox(3, 1)].concat().into_bytes();
+        for (place, byte) in places {
+            let at = place.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let document = extract(&*bytes, &options(false)).unwrap();
+        serde_json::to_string(&document).unwrap();
+        if let Ok(strict) = extract(&*bytes, &options(true)) {
+            prop_assert_eq!(document.problems().total(), 0);
+            prop_assert_eq!(&json_of(&strict)["features"], &json_of(&document)["features"]);
+        }
+    }
+}
+
+#[test]
+fn reading_errors_are_told_in_both_modes() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+    for strict in [false, true] {
+        let input = BufReader::new(CHROME.as_bytes().chain(Broken));
+        assert!(matches!(extract(input, &options(strict)), Err(ExtractError::Read(_))));
+    }
+    assert!(matches!(
+        extract(&b"{"[..], &options(true)),
+        Err(ExtractError::Line { line: 1, reason: LineError::NotJson(_) })
+    ));
+}

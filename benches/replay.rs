@@ -152,8 +152,8 @@ fn replay_session(
         incomplete_bytes_max: 1 << 28,
     };
     let mut buffer = vec![0; READ_BUFFER_BYTES];
-    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let mut connection = Connection::new(id, recorded, peer, &limits, now.instant);
+    let mut connection =
+        Connection::new(id, recorded, IpAddr::from(Ipv4Addr::LOCALHOST), &limits, now.instant);
     let mut gate = Gate::new(&Config::built_in(), Auth::default(), now.instant);
     let (mut lines, mut incomplete_bytes) = (ConnectionLines::default(), 0);
     loop {
@@ -165,8 +165,8 @@ fn replay_session(
             limits: &limits,
             refusal: None,
             gate: &mut gate,
-            incomplete_bytes: &mut incomplete_bytes,
             lines: &mut lines,
+            incomplete_bytes: &mut incomplete_bytes,
             now: *now,
         };
         let step = connection.read(&mut turn);

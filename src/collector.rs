@@ -938,10 +938,11 @@ impl Collector {
             self.flush(key, tally, now);
         } else if !session.flush_pending {
             session.flush_pending = true;
-            let due = now.instant + self.settings.flush_interval;
+            // At latest after the interval: the group forms in the time before it ends.
+            let latest = now.instant + self.settings.flush_interval;
             let due = match self.flush_queue.back() {
-                Some((last, _)) if *last >= due => *last,
-                Some(_) | None => due + FLUSH_GROUP,
+                Some((last, _)) if *last + FLUSH_GROUP >= latest => *last,
+                Some(_) | None => latest,
             };
             self.flush_queue.push_back((due, key));
         }

@@ -96,6 +96,8 @@ pub mod connection;
 pub mod descriptors;
 pub mod dump;
 pub mod dump_folder;
+pub mod durability;
+pub mod ended;
 pub mod extract;
 pub mod gate;
 pub mod handshake;

@@ -656,8 +656,7 @@ impl Reactor {
     fn session_failed(&mut self, id: SlotId, session: SlotId, must_return: bool, now: Now) {
         let was_the_last = self.connections.find_mut(id).is_some_and(|found| found.lose_session(session));
         if was_the_last || must_return {
-            let text = "the dump cannot be written at present".into();
-            self.close(id, &Ending { reason: CloseReason::StorageError, text }, now);
+            self.close(id, &Ending::storage(), now);
         }
     }
 
@@ -749,13 +748,15 @@ impl Reactor {
         }
         self.housekeeping_due = now.instant + HOUSEKEEPING;
         self.collector.finish_idle(&mut self.tally, now);
+        self.collector.check_folder(&mut self.tally, now);
+        self.collector.shrink();
+        self.desk.shrink();
         if let Some(free_bytes) = self.collector.check_disk() {
             self.free_bytes = free_bytes;
         }
         if let Some(tls) = self.tls.as_mut().filter(|tls| tls.has_changed()) {
             reload::certificate(tls);
         }
-        self.collector.retry_finishing(&mut self.tally, now);
         if let Err(cause) = self.folder.beat() {
             error!("disk.error err={}", value(format_args!("cannot touch the lock: {cause}")));
         }

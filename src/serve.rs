@@ -12,11 +12,12 @@ use log::{error, info, warn};
 use mio::{Poll, Waker};
 
 use crate::auth::KeyError;
-use crate::collector::Collector;
-use crate::config::{Config, ReloadSource};
+use crate::collector::{Collector, Now};
+use crate::config::{self, Config, ReloadSource};
 use crate::descriptors::{self, Shares};
 use crate::dump::DumpStore;
 use crate::dump_folder::{DumpFolder, FolderError};
+use crate::durability::Durability;
 use crate::jobs::Wake;
 use crate::leftovers::Leftovers;
 use crate::metrics::{self, Metrics, MetricsError};
@@ -105,13 +106,24 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     let scan = Scan::start(Arc::clone(&folder), line_bytes_max, Arc::clone(&wake))
         .map_err(failed("the look at the dump folder"))?;
     let leftovers = Leftovers::new(scan, Arc::clone(&folder), line_bytes_max);
+    let durability = match config.dump.durability {
+        config::Durability::Process => None,
+        config::Durability::Power => {
+            let started = Durability::start(Arc::clone(&folder), Arc::clone(&wake));
+            Some(started.map_err(failed("the thread that syncs"))?)
+        }
+    };
     let workers = Workers::start(&worker_settings(&config, &folder), Arc::clone(&metrics), wake)
         .map_err(failed("the workers"))?;
 
     let open_files_max = config.dump.open_files_max.unwrap_or_else(|| to_usize(descriptors.soft / 4));
     let shares = shares(&config, descriptors.soft);
     let dumps = DumpStore::new(Arc::clone(&folder), open_files_max, Some(leftovers));
-    let collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
+    let mut collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
+    if let Some(durability) = durability {
+        collector = collector.with_durability(durability);
+    }
+    collector.remember_ended(Now { instant, wall });
     let exporter =
         metrics::http::serve(metrics_listener, Arc::clone(&metrics)).map_err(failed("the metrics thread"))?;
     let ingest_address = ingest.local_addr().map_err(failed("the ingest socket"))?;

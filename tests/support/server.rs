@@ -186,6 +186,11 @@ impl TestServer {
         Archive::at(self.root().join("archive"))
     }
 
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }

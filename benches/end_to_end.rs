@@ -1,7 +1,7 @@
 //! The whole server under load, beside a raw sink in the same run.
 //!
 //! ```text
-//! cargo bench --bench end_to_end                        every scenario, 5 pairs of runs
+//! cargo bench --bench end_to_end                        every scenario, 5 pairs of runs, then the table of goals
 //! cargo bench --bench end_to_end -- saturate paced      some of them
 //! cargo bench --bench end_to_end -- --pairs 9 churn     more pairs
 //! cargo bench --bench end_to_end -- --smoke             does it work at all? for CI; the figures mean nothing
@@ -29,11 +29,12 @@ mod load;
 use std::io;
 use std::path::PathBuf;
 
+use load::goals::{self, Results};
 use load::mix::Mix;
 use load::process::{self, Kind};
 use load::report;
 use load::rng::Rng;
-use load::scenario::Scenario;
+use load::scenario::{Figures, Scenario};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Seed of the message mix: every run sends the same bytes but for the session ids.
@@ -61,23 +62,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(unknown) = options.names.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(format!("there is no scenario {unknown}, only {}", known.join(", ")).into());
     }
+    let mut results = Results::new();
     for scenario in &scenarios {
         if options.names.is_empty() || options.names.iter().any(|name| name == scenario.name) {
-            measure(scenario, &mix, pairs)?;
+            results.insert(scenario.name, measure(scenario, &mix, pairs)?);
         }
     }
+    goals::print(&results);
     Ok(())
 }
 
-fn measure(scenario: &Scenario, mix: &Mix, pairs: u64) -> io::Result<()> {
+fn measure(scenario: &Scenario, mix: &Mix, pairs: u64) -> io::Result<Vec<(Figures, Option<Figures>)>> {
     let mut results = Vec::new();
     for pair in 0..pairs {
         let server = scenario.run(Kind::Server, mix, pair)?;
-        let sink = scenario.is_for_sink().then(|| scenario.run(Kind::Sink, mix, pair)).transpose()?;
+        let sink = if scenario.has_sink { Some(scenario.run(Kind::Sink, mix, pair)?) } else { None };
         results.push((server, sink));
     }
-    report::print(&format!("{}; median of {pairs} pairs", scenario.describe(mix)), &results);
-    Ok(())
+    let runs = if scenario.has_sink { "pairs" } else { "runs" };
+    report::print(&format!("{}; median of {pairs} {runs}", scenario.describe(mix)), &results);
+    Ok(results)
 }
 
 fn options() -> Result<Options, lexopt::Error> {

@@ -131,6 +131,19 @@ pub fn open_append(folder: impl AsFd, name: &str) -> io::Result<(File, Stat)> {
     if is_regular(&stat) { Ok((file, stat)) } else { Err(Errno::INVAL.into()) }
 }
 
+/// Opens the file `name` in `folder` for reading alone, and creates it when it is missing: something to lock.
+///
+/// # Errors
+/// `EINVAL` for anything that is no regular file; whatever else the file system says.
+pub fn open_lock(folder: impl AsFd, name: &str) -> io::Result<File> {
+    if look(&folder, name)?.is_some_and(|stat| !is_regular(&stat)) {
+        return Err(Errno::INVAL.into());
+    }
+    let flags = OFlags::CREATE | OFlags::RDONLY | CAREFUL;
+    let file: File = rustix::fs::openat(folder, name, flags, FILE_MODE)?.into();
+    if is_regular(&rustix::fs::fstat(&file)?) { Ok(file) } else { Err(Errno::INVAL.into()) }
+}
+
 /// Gives `from` in `source` the name `to` in `target`, never replacing anything.
 ///
 /// # Errors

@@ -13,15 +13,18 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{Level, debug, error, info};
+use log::{Level, debug, error, info, warn};
 use serde::Serialize;
 
 use crate::auth::Claims;
 use crate::client::{Agents, ClientType, ConnectionInfo, SessionId};
 use crate::dump::{AppendError, DumpFile, DumpStore};
+use crate::durability::Durability;
+use crate::ended::{EndedJournal, EndedSession};
 use crate::jobs::Job;
 use crate::leftovers::Leftovers;
 use crate::limited;
@@ -45,6 +48,8 @@ const FLUSHES_PER_TURN: usize = 128;
 const FLUSH_GROUP: Duration = Duration::from_millis(20);
 /// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
 const LEFTOVERS_PER_TURN: usize = 64;
+/// Places in queues that are kept when there is nothing in them.
+const QUEUE_KEPT: usize = 256;
 /// Free append buffers that are kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Largest append buffer that is kept for reuse.
@@ -116,6 +121,9 @@ pub struct Feeder {
     pub carried: Carried,
     /// Made by the first one.
     bad_requests: Option<Box<BadRequests>>,
+    /// Its sessions when they were last sorted, the longest idle one last. Whatever has had an entry since then is younger
+    /// than all others in it, so sorting once serves for as many evictions as there are sessions.
+    by_idleness: Vec<(u64, SlotId)>,
 }
 
 impl Feeder {
@@ -127,7 +135,27 @@ impl Feeder {
         info: Rc<ConnectionInfo>,
         url_id: Option<SessionId>,
     ) -> Self {
-        Self { connection, client, info, url_id, carried: Carried::None, bad_requests: None }
+        let bad_requests = None;
+        let by_idleness = Vec::new();
+        Self { connection, client, info, url_id, carried: Carried::None, bad_requests, by_idleness }
+    }
+
+    /// The session without an entry for the longest time; the caller ends it.
+    fn longest_idle(&mut self, sessions: &Sessions) -> Option<SlotId> {
+        let order_of = |session: SlotId| sessions.find(session).map(|found| found.last_entry_order);
+        for _ in 0..2 {
+            while let Some((order, session)) = self.by_idleness.pop() {
+                let is_fed =
+                    sessions.find(session).is_some_and(|found| found.state == State::Open(self.connection));
+                if is_fed && order_of(session) == Some(order) {
+                    return Some(session);
+                }
+            }
+            let all = self.carried.all().into_iter();
+            self.by_idleness = all.filter_map(|session| Some((order_of(session)?, session))).collect();
+            self.by_idleness.sort_unstable_by(|one, other| other.cmp(one));
+        }
+        None
     }
 }
 
@@ -192,6 +220,24 @@ impl Ending {
     pub fn plain(reason: CloseReason) -> Self {
         Self { reason, text: Cow::Borrowed("") }
     }
+
+    /// The ending of a connection whose only session cannot be written.
+    #[must_use]
+    pub fn storage() -> Self {
+        let text = Cow::Borrowed("the dump cannot be written at present");
+        Self { reason: CloseReason::StorageError, text }
+    }
+}
+
+/// What an id means on a connection.
+#[derive(Debug)]
+enum Held {
+    /// A session that it feeds.
+    Live(SlotId),
+    /// One that it fed until now; why it is to be closed if it carries no other.
+    Lost(Ending),
+    /// None.
+    Nothing,
 }
 
 /// The record keeper.
@@ -215,6 +261,12 @@ pub struct Collector {
     /// next start.
     unfinished: Vec<DumpFile>,
     disk_low: bool,
+    /// Set while the dump folder is gone and cannot be created again.
+    folder_lost: bool,
+    /// Under `dump.durability = "power"`: what makes appended entries durable. Else appending does.
+    durability: Option<Durability>,
+    /// The memory of ended sessions on disk.
+    journal: EndedJournal,
     /// Entries taken so far.
     entries: u64,
     /// Bytes of the dumps that are open or wait.
@@ -258,6 +310,7 @@ impl Collector {
     #[must_use]
     pub fn new(settings: CollectorSettings, dumps: DumpStore, last_heartbeat: Option<SystemTime>) -> Self {
         let sessions = Sessions::new(settings.reconnect_grace, settings.waiting_sessions_max, REMEMBERED_MAX);
+        let journal = EndedJournal::new(dumps.folder());
         Self {
             settings,
             sessions,
@@ -270,6 +323,9 @@ impl Collector {
             hopeless: VecDeque::new(),
             unfinished: Vec::new(),
             disk_low: false,
+            folder_lost: false,
+            durability: None,
+            journal,
             entries: 0,
             bytes_in_progress: 0,
             last_heartbeat,
@@ -282,6 +338,13 @@ impl Collector {
     pub fn share(&mut self, info: ConnectionInfo) -> Rc<ConnectionInfo> {
         let agent = self.agents.share(info.agent);
         Rc::new(ConnectionInfo { agent, ..info })
+    }
+
+    /// Nothing is acknowledged from now on before `durability` has synced it.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
     }
 
     /// The sessions, to look at.
@@ -313,17 +376,53 @@ impl Collector {
         self.settings = settings;
     }
 
-    /// Whether the dump file system has less space than `dump.min_free_bytes`; then no session is let in.
+    /// Whether the dump file system has less space than `dump.min_free_bytes`, or the dump folder is gone for good; then
+    /// no session is let in.
     #[must_use]
     pub fn is_disk_low(&self) -> bool {
-        self.disk_low
+        self.disk_low || self.folder_lost
     }
 
-    /// Tries again to finish dumps that could not be moved to the jobs. Called once a second.
-    pub fn retry_finishing(&mut self, tally: &mut Tally, now: Now) {
+    /// Looks whether the dump folder was removed, creates it again, and gives up the dumps that went with it; tries once
+    /// more to finish what could not be finished. Called once a second, and when a dump cannot be created.
+    pub fn check_folder(&mut self, tally: &mut Tally, now: Now) {
+        match self.dumps.restore_folder() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.folder_lost = false;
+                error!("disk.recreated: the dump folder was removed and is created again");
+                for key in self.sessions.all() {
+                    let dump = self.sessions.find(key).and_then(|session| session.dump.as_ref());
+                    if dump.is_some_and(|dump| !self.dumps.is_there(dump)) {
+                        self.dump_removed(key, tally);
+                    }
+                }
+            }
+            Err(cause) => {
+                if !self.folder_lost {
+                    error!("disk.lost err=\"{cause}\": new sessions are refused");
+                }
+                self.folder_lost = true;
+            }
+        }
         for dump in std::mem::take(&mut self.unfinished) {
             self.finish_leftover(&dump, tally, now);
         }
+    }
+
+    /// The dump of a session is gone. What was durable is gone with it; nobody may be told otherwise again, so the
+    /// session is forgotten, and its client starts from what it still has.
+    fn dump_removed(&mut self, key: SlotId, tally: &mut Tally) {
+        let Some(gone) = self.sessions.forget(key) else { return };
+        tally.dumps_removed += 1;
+        if let State::Open(connection) = gone.state {
+            let must_return = gone.must_return();
+            self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
+        }
+        let Some(dump) = gone.dump else { return };
+        error!("dump.removed session={} dump={} lost_bytes={}", gone.id, dump.name, dump.size_bytes);
+        self.dumps.release(key, &dump);
+        self.bytes_in_progress = self.bytes_in_progress.saturating_sub(dump.size_bytes);
     }
 
     /// Whether `limits.sessions` are open.
@@ -372,6 +471,7 @@ impl Collector {
     ) -> Result<u64, Ending> {
         let Some(id) = feeder.url_id.clone() else { return Ok(0) };
         self.recover_before_scan(&id, tally, now);
+        self.give_up_removed(&id, tally);
         let arrival = self.sessions.arrive(feeder.connection, &id, is_reconnect, &feeder.info, now.instant);
         let session = match arrival {
             Arrival::Ended => return Err(Ending::plain(CloseReason::EndedByClient)),
@@ -387,6 +487,9 @@ impl Collector {
             }
         };
         feeder.carried.add(session, &self.sessions);
+        if matches!(arrival, Arrival::Fresh(_)) {
+            self.doubt(session);
+        }
         if !matches!(arrival, Arrival::Fresh(_)) {
             limited!(
                 self.lines.resume,
@@ -396,13 +499,82 @@ impl Collector {
                 feeder.connection
             );
             self.flush(session, tally, now);
-            if !self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
-                // No greeting: it would reset the client's backoff.
-                let text = "the dump cannot be written at present".into();
-                return Err(Ending { reason: CloseReason::StorageError, text });
+        }
+        match self.sessions.find(session) {
+            Some(found) if found.state == State::Open(feeder.connection) => Ok(found.ledger.durable()),
+            // It could not be written just now. A greeting would make the client believe that all is well.
+            _ => Err(Ending::storage()),
+        }
+    }
+
+    /// What a session takes over from before a restart, or from a dump that is finished, may never have been synced. It
+    /// is not named in a greeting before the next sync, of everything; until then its client sends it again, in vain.
+    fn doubt(&mut self, key: SlotId) {
+        if let (Some(durability), Some(session)) = (&mut self.durability, self.sessions.find_mut(key))
+            && session.is_numbered()
+        {
+            session.ledger.doubt();
+            durability.commit.appended(key, None, true);
+        }
+    }
+
+    /// Takes the result of a sync, and begins the next.
+    fn sync(&mut self, tally: &mut Tally, now: Now) {
+        let Some(durability) = &mut self.durability else { return };
+        if let Some(result) = durability.result() {
+            let covered = durability.commit.end();
+            if let Err(cause) = &result {
+                error!("dump.error err=\"cannot sync: {cause}\" sessions={}", covered.len());
+            }
+            for (key, mark) in covered {
+                match (&result, self.sessions.find_mut(key)) {
+                    (Ok(()), Some(session)) => {
+                        session.ledger.make_durable(mark);
+                        self.acknowledge(key, tally, now);
+                    }
+                    (Err(_), Some(_)) => self.sync_failed(key, tally, now),
+                    (_, None) => {}
+                }
             }
         }
-        Ok(self.sessions.find(session).map_or(0, |found| found.ledger.durable()))
+        if let Some(durability) = &mut self.durability {
+            let sessions = &self.sessions;
+            durability.begin(|key| sessions.find(key).map(|session| session.ledger.mark()));
+        }
+    }
+
+    /// The dump ends as it is: what was not synced is still in memory, and a worker that writes it elsewhere saves it if
+    /// anybody can. A numbered client brings everything behind the last good sync again, for a new part, whose
+    /// `continuesFrom` tells where the proven part of the old one ends.
+    fn sync_failed(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
+        tally.dump_sync_errors += 1;
+        tally.session_errors += 1;
+        if !self.flush(key, tally, now) {
+            return;
+        }
+        let Some(session) = self.sessions.find_mut(key) else { return };
+        session.ledger.forget_unsynced();
+        let state = session.state;
+        let (was_numbered, must_return) = (session.is_numbered(), session.must_return());
+        if let State::Open(connection) = state {
+            self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
+        }
+        let Some(session) = self.sessions.finish(key, false, now.instant) else { return };
+        if was_numbered {
+            self.note_ended(&session, false, now);
+        }
+        if let Some(dump) = session.dump {
+            self.finish_dump(key, &dump, tally, now);
+        }
+    }
+
+    /// The greeting names what is in the dump, so the dump must be there.
+    fn give_up_removed(&mut self, id: &SessionId, tally: &mut Tally) {
+        let Some(key) = self.sessions.under(id) else { return };
+        let dump = self.sessions.find(key).and_then(|session| session.dump.as_ref());
+        if dump.is_some_and(|dump| !self.dumps.is_there(dump)) {
+            self.dump_removed(key, tally);
+        }
     }
 
     /// While the dump folder is still being scanned, a client that comes back finds its own dump all the same.
@@ -415,6 +587,31 @@ impl Collector {
                 tally.orphans_recovered += 1;
                 self.recover(dump, tally, now);
             }
+        }
+    }
+
+    /// Remembers the sessions that ended under an earlier server, as it would. Called once, before the first client.
+    pub fn remember_ended(&mut self, now: Now) {
+        let ended = self.journal.read(now.wall).unwrap_or_else(|cause| {
+            warn!("ended.read err={}: clients that come late may fill a second dump", value(cause));
+            Vec::new()
+        });
+        for EndedSession { id, last, by_client, until } in ended {
+            let rest = until.duration_since(now.wall).unwrap_or_default();
+            self.sessions.remember_ended(id, last, by_client, rest, now.instant);
+        }
+        if !self.journal.is_empty() {
+            self.rewrite_journal(now);
+        }
+    }
+
+    fn rewrite_journal(&mut self, now: Now) {
+        let all = self.sessions.ended().filter_map(|(id, last, by_client, until)| {
+            let rest = until.checked_duration_since(now.instant)?;
+            Some(EndedSession { id: id.clone(), last, by_client, until: now.wall + rest })
+        });
+        if let Err(cause) = self.journal.rewrite(all) {
+            warn!("ended.write err={}: clients that come late may fill a second dump", value(cause));
         }
     }
 
@@ -449,7 +646,8 @@ impl Collector {
         }
         match self.sessions.recover(id, number, dump, now.instant + rest, now.instant) {
             Ok(session) => {
-                debug!("session.recover session={session} received={number} rest_s={}", rest.as_secs())
+                debug!("session.recover session={session} received={number} rest_s={}", rest.as_secs());
+                self.doubt(session);
             }
             Err(dump) => self.finish_leftover(&dump, tally, now),
         }
@@ -578,35 +776,56 @@ impl Collector {
     ) -> Result<Result<(), RequestFault>, Ending> {
         match request.kind {
             RequestType::Keepalive => {}
-            RequestType::Close => {
-                if let Some(session) = feeder.carried.find(&request.id, &self.sessions) {
-                    feeder.carried.remove(session);
+            RequestType::Close => match self.held(feeder, &request.id) {
+                Held::Live(session) => {
+                    feeder.carried.remove_named(session, &request.id);
                     if self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
                         self.finish(session, true, tally, now);
                     }
                 }
-            }
+                Held::Lost(_) | Held::Nothing => {}
+            },
             RequestType::Identity | RequestType::StatsEntry => {
-                return match self.session_for(feeder, &request.id, tally, now) {
-                    Ok(session) => self.entry(feeder, session, request, tally, now),
-                    Err(fault) => Ok(Err(fault)),
+                let session = match self.held(feeder, &request.id) {
+                    Held::Live(session) => session,
+                    // What comes after entries that were lost must not close up to those before them.
+                    Held::Lost(ending) if feeder.carried.len() <= 1 => return Err(ending),
+                    Held::Lost(_) => return Ok(Err(RequestFault::StorageError)),
+                    Held::Nothing => match self.open_session(feeder, &request.id, tally, now) {
+                        Ok(session) => session,
+                        Err(fault) => return Ok(Err(fault)),
+                    },
                 };
+                return self.entry(feeder, session, request, tally, now);
             }
         }
         Ok(Ok(()))
     }
 
-    /// The session that `id` means on this connection; opened when there is none.
-    fn session_for(
+    /// What `id` means on this connection. Until the end of the turn it may still bring entries of a session that
+    /// failed, or went to another connection.
+    fn held(&self, feeder: &Feeder, id: &str) -> Held {
+        let Some(session) = feeder.carried.find(id, &self.sessions) else {
+            let is_gone = feeder.carried.is_only_gone(&self.sessions);
+            let is_by_url = feeder.url_id.as_ref().is_some_and(|by_url| by_url.as_str() == id);
+            return if is_gone && is_by_url { Held::Lost(Ending::storage()) } else { Held::Nothing };
+        };
+        match self.sessions.find(session).map(|found| found.state) {
+            Some(State::Open(connection)) if connection == feeder.connection => Held::Live(session),
+            Some(State::Open(_)) => Held::Lost(Ending::plain(CloseReason::Replaced)),
+            Some(State::Waiting { .. }) => Held::Lost(Ending::storage()),
+            None => Held::Nothing,
+        }
+    }
+
+    /// Opens a session of `id` on this connection.
+    fn open_session(
         &mut self,
         feeder: &mut Feeder,
         id: &str,
         tally: &mut Tally,
         now: Now,
     ) -> Result<SlotId, RequestFault> {
-        if let Some(session) = feeder.carried.find(id, &self.sessions) {
-            return Ok(session);
-        }
         let id = SessionId::parse(id).ok_or(RequestFault::BadSessionId)?;
         let max = match feeder.client {
             ClientType::Rtcstats => self.settings.sessions_per_connection_max,
@@ -632,24 +851,19 @@ impl Collector {
     }
 
     fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
-        let oldest = feeder
-            .carried
-            .all()
-            .into_iter()
-            .filter_map(|session| Some((self.sessions.find(session)?.last_entry_order, session)))
-            .min();
-        if let Some((_, session)) = oldest {
-            limited!(
-                self.lines.displaced,
-                now.instant,
-                Level::Warn,
-                "session.displaced conn={} sessions_max={max}",
-                feeder.connection
-            );
-            tally.sessions_displaced += 1;
-            feeder.carried.remove(session);
-            self.finish(session, false, tally, now);
+        let Some(session) = feeder.longest_idle(&self.sessions) else { return };
+        limited!(
+            self.lines.displaced,
+            now.instant,
+            Level::Warn,
+            "session.displaced conn={} sessions_max={max}",
+            feeder.connection
+        );
+        tally.sessions_displaced += 1;
+        if let Some(found) = self.sessions.find(session) {
+            feeder.carried.remove_named(session, found.id.as_str());
         }
+        self.finish(session, false, tally, now);
     }
 
     fn entry(
@@ -819,9 +1033,13 @@ impl Collector {
 
     /// Does what is due: appends, acknowledgements, the end of waiting sessions. Returns whether more is due already.
     pub fn tick(&mut self, tally: &mut Tally, now: Now) -> bool {
-        if self.recover_leftovers(LEFTOVERS_PER_TURN, tally, now) {
-            return true;
-        }
+        let has_leftovers = self.recover_leftovers(LEFTOVERS_PER_TURN, tally, now);
+        let is_more_due = self.run_queues(tally, now) || has_leftovers;
+        self.sync(tally, now);
+        is_more_due
+    }
+
+    fn run_queues(&mut self, tally: &mut Tally, now: Now) -> bool {
         let mut budget = FLUSHES_PER_TURN;
         while let Some(&(deadline, key)) = self.flush_queue.front() {
             if deadline > now.instant {
@@ -844,7 +1062,13 @@ impl Collector {
             self.acknowledge_queue.pop_front();
             if let Some(session) = self.sessions.find_mut(key) {
                 session.acknowledge_pending = false;
-                self.acknowledge(key, tally, now);
+                // It was written a while ago.
+                let is_gone = session.dump.as_ref().is_some_and(|dump| !self.dumps.is_there(dump));
+                if is_gone {
+                    self.dump_removed(key, tally);
+                } else {
+                    self.acknowledge(key, tally, now);
+                }
             }
         }
         while let Some((key, why)) =
@@ -871,6 +1095,16 @@ impl Collector {
         fronts.into_iter().flatten().min()
     }
 
+    /// Gives memory back that a crowd of sessions needed; called once a second.
+    pub fn shrink(&mut self) {
+        for queue in [&mut self.flush_queue, &mut self.acknowledge_queue] {
+            if queue.len() < queue.capacity() / 8 {
+                queue.shrink_to(QUEUE_KEPT);
+            }
+        }
+        self.sessions.shrink();
+    }
+
     /// Finishes sessions without an entry for `sessions.idle_s`. Called every few seconds.
     pub fn finish_idle(&mut self, tally: &mut Tally, now: Now) {
         let idle = self.settings.session_idle;
@@ -889,9 +1123,15 @@ impl Collector {
         }
     }
 
-    /// Appends what is gathered for a session and acknowledges what has become durable.
-    fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
-        let Some(session) = self.sessions.find_mut(key) else { return };
+    /// Appends what is gathered for a session and acknowledges what has become durable. Returns whether that was
+    /// possible; if not, the session has waited since, or is gone.
+    fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> bool {
+        let needs_file =
+            self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.buffer.is_empty());
+        if needs_file && self.dumps.is_folder_removed() {
+            self.check_folder(tally, now);
+        }
+        let Some(session) = self.sessions.find_mut(key) else { return false };
         if session.buffer.is_empty() {
             // Duplicates were put into it and taken out again.
             let buffer = std::mem::take(&mut session.buffer);
@@ -918,13 +1158,24 @@ impl Collector {
             match written {
                 Ok(bytes) => {
                     self.bytes_in_progress += bytes;
-                    let buffer = session.settle();
+                    let buffer = session.append();
+                    match (&mut self.durability, &session.dump) {
+                        (Some(durability), Some(dump)) => {
+                            let file = self.dumps.descriptor(key, dump);
+                            durability.commit.appended(key, file, needs_file);
+                        }
+                        (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
+                    }
                     self.keep_spare(buffer);
                 }
-                Err(failure) => return self.append_failed(key, &failure, tally, now),
+                Err(failure) => {
+                    self.append_failed(key, &failure, tally, now);
+                    return false;
+                }
             }
         }
         self.acknowledge(key, tally, now);
+        true
     }
 
     fn keep_spare(&mut self, mut buffer: Vec<u8>) {
@@ -975,39 +1226,44 @@ impl Collector {
             session.id,
             value(chain(failure))
         );
-        let feeder = match session.state {
-            State::Open(connection) => Some(connection),
-            State::Waiting { .. } => None,
-        };
-        if let Some(connection) = feeder {
-            // A client whose numbers are acknowledged must come back for what was lost, whatever else it carries.
-            let must_return = session.is_of_url && session.is_numbered();
+        let AppendError::Io { source, .. } = failure else { return self.dump_removed(key, tally) };
+        if let State::Open(connection) = session.state {
+            let must_return = session.must_return();
             self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
+            let departure = self.sessions.leave(key, connection, Farewell::MayReturn, now.instant);
+            if departure == Departure::Finish {
+                self.finish(key, false, tally, now);
+            }
         }
-        match failure {
-            AppendError::Replaced { .. } => {
-                // What was durable is gone with the file; nobody may be told otherwise again.
-                if let Some(gone) = self.sessions.forget(key) {
-                    let size = gone.dump.map_or(0, |dump| dump.size_bytes);
-                    self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size);
-                }
-            }
-            AppendError::Io { .. } => {
-                let departure = feeder
-                    .map(|connection| self.sessions.leave(key, connection, Farewell::MayReturn, now.instant));
-                if departure == Some(Departure::Finish) {
-                    self.finish(key, false, tally, now);
-                }
-            }
+        if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) {
+            // Whoever comes back is refused before its greeting if the disk is too full for it.
+            self.check_disk();
         }
     }
 
     /// Ends a session for good: its dump becomes a job. `by_client`: the client will not come back.
     fn finish(&mut self, key: SlotId, by_client: bool, tally: &mut Tally, now: Now) {
-        self.flush(key, tally, now);
+        if !self.flush(key, tally, now) {
+            // It has been taken care of. If it waits now, its client may still bring again what could not be written.
+            return;
+        }
         let Some(session) = self.sessions.finish(key, by_client, now.instant) else { return };
+        if session.is_numbered() {
+            self.note_ended(&session, by_client, now);
+        }
         if let Some(dump) = session.dump {
             self.finish_dump(key, &dump, tally, now);
+        }
+    }
+
+    fn note_ended(&mut self, session: &Session, by_client: bool, now: Now) {
+        let (id, last) = (session.id.clone(), session.ledger.received());
+        let ended = EndedSession { id, last, by_client, until: now.wall + self.settings.reconnect_grace };
+        if let Err(cause) = self.journal.append(&ended) {
+            debug!("ended.write session={} err={cause:?}", session.id);
+        }
+        if self.journal.is_long() {
+            self.rewrite_journal(now);
         }
     }
 
@@ -1025,6 +1281,11 @@ impl Collector {
                 self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
                 self.effects.push(Effect::Finished(job));
             }
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {
+                tally.dumps_removed += 1;
+                error!("dump.removed dump={} lost_bytes={size_bytes}", dump.name);
+                self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
+            }
             Err(cause) => {
                 tally.session_errors += 1;
                 let err = value(format!("cannot finish: {cause}"));
@@ -1035,7 +1296,7 @@ impl Collector {
                     "dump.error dump={} err={err}",
                     dump.name
                 );
-                if self.unfinished.len() < UNFINISHED_MAX {
+                if self.unfinished.len() < UNFINISHED_MAX && !self.unfinished.contains(dump) {
                     self.unfinished.push(dump.clone());
                 }
             }

@@ -48,6 +48,29 @@ pub trait Transport: Read + Write {
     /// # Errors
     /// When the stream is not connected any more.
     fn finish_writing(&mut self) -> io::Result<()>;
+
+    /// Says good-bye in the stream's own way, as far as it takes it at once; it is closed next.
+    fn say_goodbye(&mut self) {}
+
+    /// Whether another read has something to tell although it raises no event.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Whether it holds bytes that the socket did not take yet; a flush tries again.
+    fn wants_write(&self) -> bool {
+        false
+    }
+
+    /// Whether what is written now reaches the peer.
+    fn is_established(&self) -> bool {
+        true
+    }
+
+    /// Whether the peer speaks without the encryption that this port demands.
+    fn is_foreign(&self) -> bool {
+        false
+    }
 }
 
 /// What bounds and times a connection; see the configuration keys of the same names.
@@ -229,7 +252,7 @@ impl<S: Transport> Connection<S> {
     /// Whether bytes wait for the socket to take them.
     #[must_use]
     pub fn wants_write(&self) -> bool {
-        !self.outgoing.is_empty()
+        !self.outgoing.is_empty() || self.stream.wants_write()
     }
 
     /// Whether it is upgraded and not yet closing.
@@ -274,7 +297,7 @@ impl<S: Transport> Connection<S> {
             return step;
         }
         // A read that leaves room in the buffer has emptied the socket: the next bytes raise a new event.
-        if filled || self.is_read_closed { Step::Again } else { Step::Park }
+        if filled || self.is_read_closed || self.stream.has_more() { Step::Again } else { Step::Park }
     }
 
     fn handle(&mut self, bytes: &mut [u8], turn: &mut Turn<'_>) {
@@ -295,6 +318,10 @@ impl<S: Transport> Connection<S> {
 
     /// Looks at the head so far; `bytes` are all that have come.
     fn head(&mut self, bytes: &mut [u8], turn: &mut Turn<'_>) {
+        if self.stream.is_foreign() {
+            let text = "this port speaks TLS only: https:// or wss://";
+            return self.refuse(Refusal::BadRequest, text, Method::Other, turn);
+        }
         let (head_len, upgrade) = match http::parse_head(bytes, &turn.limits.head) {
             HeadStatus::Incomplete => {
                 if let Phase::Head { received } = &mut self.phase {
@@ -353,6 +380,10 @@ impl<S: Transport> Connection<S> {
 
     /// Refuses a connection of which nothing was read yet.
     pub fn turn_away(&mut self, refusal: Refusal, turn: &mut Turn<'_>) -> Step {
+        if !self.stream.is_established() {
+            self.refused(refusal, turn);
+            return Step::Gone;
+        }
         self.refuse(refusal, refusal_text(refusal), Method::Get, turn);
         self.write(turn)
     }
@@ -540,6 +571,11 @@ impl<S: Transport> Connection<S> {
 
     fn transport_failed(&mut self, turn: &mut Turn<'_>, error: &io::Error) -> Step {
         match &self.phase {
+            // An alert is on its way, which a reset would destroy.
+            Phase::Head { .. } if error.kind() == io::ErrorKind::InvalidData => {
+                self.refused(Refusal::Tls, turn);
+                return self.write(turn);
+            }
             Phase::Head { .. } => turn.tally.connections_refused.add_one(Refusal::Vanished),
             Phase::Open(_) => {
                 self.leave(Farewell::MayReturn, turn);
@@ -568,15 +604,20 @@ impl<S: Transport> Connection<S> {
                 Err(error) => return self.transport_failed(turn, &error),
             }
         }
+        if let Err(error) = self.stream.flush() {
+            return self.transport_failed(turn, &error);
+        }
         if self.outgoing.len() > turn.limits.outgoing_bytes_max {
             return self.too_slow(turn);
         }
+        let waits = self.wants_write();
         if let Phase::Closing { is_agreed, is_shut, drained_bytes } = &mut self.phase {
-            if self.outgoing.is_empty() && *is_agreed {
+            if !waits && *is_agreed {
                 // A server closes first (RFC 6455 7.1.1). Nothing may follow a close frame, so no answer is lost by it.
+                self.stream.say_goodbye();
                 return Step::Gone;
             }
-            if self.outgoing.is_empty() && !*is_shut {
+            if !waits && !*is_shut {
                 *is_shut = true;
                 if self.stream.finish_writing().is_err() {
                     return Step::Gone;
@@ -620,6 +661,10 @@ impl<S: Transport> Connection<S> {
     /// The deadline has come.
     pub fn expire(&mut self, turn: &mut Turn<'_>) -> Step {
         match &self.phase {
+            Phase::Head { .. } if !self.stream.is_established() => {
+                self.refused(Refusal::HeadTimeout, turn);
+                Step::Gone
+            }
             Phase::Head { .. } => {
                 let text =
                     format!("no complete request head within {} s", turn.limits.head_timeout.as_secs_f32());
@@ -655,6 +700,10 @@ impl<S: Transport> Connection<S> {
     /// The server stops: an upgraded connection is closed with 1001, a head is refused.
     pub fn shut_down(&mut self, turn: &mut Turn<'_>) -> Step {
         match &self.phase {
+            Phase::Head { .. } if !self.stream.is_established() => {
+                self.refused(Refusal::Draining, turn);
+                return Step::Gone;
+            }
             Phase::Head { .. } => {
                 self.refuse(Refusal::Draining, refusal_text(Refusal::Draining), Method::Get, turn);
             }
@@ -687,6 +736,7 @@ fn refusal_text(refusal: Refusal) -> &'static str {
         | Refusal::HeadTimeout
         | Refusal::UpgradeRequired
         | Refusal::HeadTooLarge
+        | Refusal::Tls
         | Refusal::Vanished => refusal.label(),
     }
 }

@@ -17,6 +17,37 @@ pub struct DescriptorLimit {
     pub hard: u64,
 }
 
+/// Who may have how many descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// Upgraded connections.
+    pub connections_max: usize,
+    /// Connections over that which may exist at once, to be told so. Beyond them the backlog waits.
+    pub refusals_max: usize,
+    /// Dumps that may be kept open even when connections need all the rest.
+    pub open_dumps_min: usize,
+}
+
+impl Shares {
+    /// Divides so many descriptors. Kept back is what is no connection: sockets, epoll, folders, logs, the files that
+    /// workers and the metrics thread have open, connections while they are refused, and a few dumps.
+    #[must_use]
+    pub fn divide(descriptors: u64, connections_wanted: usize) -> Self {
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        // Of a limit that is far too small three quarters, so that what is let in can be written.
+        let kept = RESERVED.min(descriptors / 4 * 3);
+        let share = (kept / 4).clamp(1, 64);
+        Self {
+            connections_max: connections_wanted.min(descriptors - kept).max(1),
+            refusals_max: share,
+            open_dumps_min: share,
+        }
+    }
+}
+
+/// Descriptors that are never given to connections in good standing.
+const RESERVED: usize = 384;
+
 /// Raises the soft limit to the hard one.
 ///
 /// The soft one is usually 1024, for programs that use `select`; we do not.
@@ -39,4 +70,32 @@ pub fn limit() -> DescriptorLimit {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let soft = current.unwrap_or(u64::MAX);
     DescriptorLimit { before: soft, soft, hard: maximum.unwrap_or(u64::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connections, refusals and dumps leave at least a third of a small limit, and 256 of a usual one, for all others.
+    #[test]
+    fn shares() {
+        for (descriptors, connections_max, share) in [
+            (20_000, 19_616, 64),
+            (1024, 640, 64),
+            (512, 128, 64),
+            (256, 64, 48),
+            (64, 16, 12),
+            (0, 1, 1),
+            (u64::MAX, 50_000, 64),
+        ] {
+            let shares = Shares::divide(descriptors, 50_000);
+            assert_eq!(
+                (shares.connections_max, shares.refusals_max),
+                (connections_max, share),
+                "{descriptors}"
+            );
+            assert_eq!(shares.open_dumps_min, share);
+        }
+        assert_eq!(Shares::divide(20_000, 100).connections_max, 100);
+    }
 }

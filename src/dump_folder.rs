@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, Stat, Timespec, Timestamps};
@@ -24,6 +25,10 @@ const SUFFIX_MAX: u32 = 10_000;
 const LOCK: &str = ".lock";
 const FINISHED: &str = "finished";
 const QUARANTINE: &str = "quarantine";
+/// The memory of ended sessions, see [`crate::ended`].
+pub(crate) const ENDED: &str = ".ended";
+/// The same while it is rewritten.
+pub(crate) const ENDED_NEW: &str = ".ended.new";
 
 /// Whether a file of this name can be a dump: `^[A-Za-z0-9_-]{1,200}$`.
 #[must_use]
@@ -54,13 +59,32 @@ pub enum FolderError {
 }
 
 /// The dump folder of the running server, locked as long as this value lives.
+///
+/// Whoever works in one of its folders holds a [`Place`], so that the folders can be replaced when somebody has
+/// removed them: what is under way then goes on in the old one, and fails or is lost with it.
 #[derive(Debug)]
 pub struct DumpFolder {
     path: PathBuf,
-    root: OwnedFd,
-    finished: OwnedFd,
-    quarantine: OwnedFd,
-    lock: File,
+    /// Changed by [`DumpFolder::recreate`] alone; held for the time of a clone.
+    places: RwLock<Arc<Places>>,
+}
+
+#[derive(Debug)]
+struct Places {
+    root: Arc<OwnedFd>,
+    finished: Arc<OwnedFd>,
+    quarantine: Arc<OwnedFd>,
+    lock: Arc<File>,
+}
+
+/// One of the folders, open.
+#[derive(Debug, Clone)]
+pub struct Place(Arc<OwnedFd>);
+
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 impl DumpFolder {
@@ -71,23 +95,13 @@ impl DumpFolder {
     pub fn open(path: &Path) -> Result<(Self, Option<SystemTime>), FolderError> {
         let fail = |action, path: PathBuf| move |source| FolderError::Io { action, path, source };
         let root = beneath::open_root(path).map_err(fail("open the dump folder", path.to_owned()))?;
-        let lock_path = path.join(LOCK);
-        let known = beneath::look(&root, LOCK).map_err(fail("look at the lock", lock_path.clone()))?;
-        let (lock, _) =
-            beneath::open_append(&root, LOCK).map_err(fail("open the lock", lock_path.clone()))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(FolderError::InUse { path: lock_path }),
-            Err(error) => return Err(fail("take the lock", lock_path)(error.into())),
-        }
-        let sub = |name: &str| {
-            beneath::open_folder(&root, name)
-                .map(|(descriptor, _)| descriptor)
-                .map_err(fail("open the folder", path.join(name)))
-        };
+        let known = beneath::look(&root, LOCK).map_err(fail("look at the lock", path.join(LOCK)))?;
+        let lock = take_lock(&root, path)?;
+        let sub = |name: &str| open_sub(&root, name, path);
         let (finished, quarantine) = (sub(FINISHED)?, sub(QUARANTINE)?);
         let heartbeat = known.as_ref().and_then(modified);
-        Ok((Self { path: path.to_owned(), root, finished, quarantine, lock }, heartbeat))
+        let places = Places { root: Arc::new(root), finished, quarantine, lock: Arc::new(lock) };
+        Ok((Self { path: path.to_owned(), places: RwLock::new(Arc::new(places)) }, heartbeat))
     }
 
     /// The configured path, for messages.
@@ -98,14 +112,19 @@ impl DumpFolder {
 
     /// The folder of the dumps that are open or wait.
     #[must_use]
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    pub fn root(&self) -> Place {
+        Place(Arc::clone(&self.places().root))
     }
 
     /// The folder of the dumps that are jobs.
     #[must_use]
-    pub fn finished(&self) -> BorrowedFd<'_> {
-        self.finished.as_fd()
+    pub fn finished(&self) -> Place {
+        Place(Arc::clone(&self.places().finished))
+    }
+
+    fn places(&self) -> Arc<Places> {
+        // A panic cannot leave it half changed: one pointer is all that is ever written.
+        Arc::clone(&self.places.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sets the time of the lock to now: proof of life for the next start. One system call.
@@ -114,16 +133,57 @@ impl DumpFolder {
     /// Whatever the file system says.
     pub fn beat(&self) -> io::Result<()> {
         let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
-        Ok(rustix::fs::futimens(&self.lock, &Timestamps { last_access: now, last_modification: now })?)
+        Ok(rustix::fs::futimens(
+            &*self.places().lock,
+            &Timestamps { last_access: now, last_modification: now },
+        )?)
     }
 
-    /// Whether somebody removed the folder under the running server. What is written to it then is lost.
+    /// Whether somebody removed the folder under the running server, or one of ours in it. What is written to it then
+    /// is lost.
     ///
     /// # Errors
     /// Whatever the file system says.
     pub fn is_removed(&self) -> io::Result<bool> {
-        let linked = |folder: &OwnedFd| rustix::fs::fstat(folder).map(|stat| stat.st_nlink > 0);
-        Ok(!(linked(&self.root)? && linked(&self.finished)?))
+        let places = self.places();
+        let Places { root, finished, quarantine, lock } = &*places;
+        Ok(!(is_linked(root)? && is_linked(finished)? && is_linked(quarantine)? && is_linked(lock)?))
+    }
+
+    /// Creates again what was removed. What is still there is kept, the lock above all: it is ours already, and a new
+    /// one is taken only where the old one is gone, so that no second server can believe the folder its own.
+    ///
+    /// # Errors
+    /// As [`DumpFolder::open`]; nothing has changed then.
+    pub fn recreate(&self) -> Result<(), FolderError> {
+        let path = &self.path;
+        let fail = |source| FolderError::Io { action: "look at the dump folder", path: path.clone(), source };
+        let old = self.places();
+        let has_root = is_linked(&old.root).map_err(fail)?;
+        let root = if has_root {
+            Arc::clone(&old.root)
+        } else {
+            let opened = beneath::open_root(path);
+            let cause =
+                |source| FolderError::Io { action: "create the dump folder", path: path.clone(), source };
+            Arc::new(opened.map_err(cause)?)
+        };
+        let lock = if has_root && is_linked(&old.lock).map_err(fail)? {
+            Arc::clone(&old.lock)
+        } else {
+            Arc::new(take_lock(&root, path)?)
+        };
+        let sub = |old: &Arc<OwnedFd>, name| {
+            if has_root && is_linked(old).map_err(fail)? {
+                Ok(Arc::clone(old))
+            } else {
+                open_sub(&root, name, path)
+            }
+        };
+        let (finished, quarantine) = (sub(&old.finished, FINISHED)?, sub(&old.quarantine, QUARANTINE)?);
+        let new = Arc::new(Places { root, finished, quarantine, lock });
+        *self.places.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
     }
 
     /// Whether a dump of this name still waits to be processed. A new dump must not get that name: its first line
@@ -132,7 +192,7 @@ impl DumpFolder {
     /// # Errors
     /// Whatever the file system says.
     pub fn is_waiting(&self, name: &str) -> io::Result<bool> {
-        Ok(beneath::look(&self.finished, name)?.is_some())
+        Ok(beneath::look(self.finished(), name)?.is_some())
     }
 
     /// Moves the dump `name` to the jobs and gives the name that it has there: with a suffix when a dump of that
@@ -141,7 +201,8 @@ impl DumpFolder {
     /// # Errors
     /// Whatever the file system says; the dump then stays where it is.
     pub fn finish(&self, name: &str) -> io::Result<String> {
-        move_to_free(&self.root, name, &self.finished)
+        let places = self.places();
+        move_to_free(&places.root, name, &places.finished)
     }
 
     /// Moves the job `name` to the quarantine and gives the name that it has there.
@@ -149,12 +210,13 @@ impl DumpFolder {
     /// # Errors
     /// Whatever the file system says; the dump then stays where it is.
     pub fn quarantine(&self, name: &str) -> io::Result<String> {
-        move_to_free(&self.finished, name, &self.quarantine)
+        let places = self.places();
+        move_to_free(&places.finished, name, &places.quarantine)
     }
 
     /// Whether `name` in the root is one of our own files and folders that are no dumps.
     pub(crate) fn is_own(name: &str) -> bool {
-        matches!(name, LOCK | FINISHED | QUARANTINE)
+        matches!(name, LOCK | FINISHED | QUARANTINE | ENDED | ENDED_NEW)
     }
 }
 
@@ -163,6 +225,31 @@ pub(crate) fn modified(stat: &Stat) -> Option<SystemTime> {
     let seconds = u64::try_from(stat.st_mtime).ok()?;
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
+}
+
+/// Takes the lock in the folder `root`, which is `path`. The file is opened for reading alone: an open descriptor for
+/// writing would keep an administrator from remounting the file system read-only, and nothing is ever written to it.
+fn take_lock(root: &OwnedFd, path: &Path) -> Result<File, FolderError> {
+    let path = path.join(LOCK);
+    let fail = |action| {
+        let path = path.clone();
+        move |source| FolderError::Io { action, path, source }
+    };
+    let lock = beneath::open_lock(root, LOCK).map_err(fail("open the lock"))?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(Errno::WOULDBLOCK) => Err(FolderError::InUse { path }),
+        Err(error) => Err(fail("take the lock")(error.into())),
+    }
+}
+
+fn open_sub(root: &OwnedFd, name: &str, path: &Path) -> Result<Arc<OwnedFd>, FolderError> {
+    let opened = beneath::open_folder(root, name).map(|(descriptor, _)| Arc::new(descriptor));
+    opened.map_err(|source| FolderError::Io { action: "open the folder", path: path.join(name), source })
+}
+
+fn is_linked(file: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstat(file)?.st_nlink > 0)
 }
 
 fn move_to_free(from: &OwnedFd, name: &str, to: &OwnedFd) -> io::Result<String> {
@@ -217,12 +304,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (folder, _) = DumpFolder::open(dir.path()).unwrap();
         let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        folder.lock.set_modified(old).unwrap();
+        File::options().write(true).open(dir.path().join(LOCK)).unwrap().set_modified(old).unwrap();
         drop(folder);
         let (folder, heartbeat) = DumpFolder::open(dir.path()).unwrap();
         assert_eq!(heartbeat, Some(old));
         folder.beat().unwrap();
-        let now = folder.lock.metadata().unwrap().modified().unwrap();
+        let now = folder.places().lock.metadata().unwrap().modified().unwrap();
         assert!(now > old, "the heartbeat moved");
     }
 
@@ -256,6 +343,39 @@ mod tests {
         let (folder, _) = DumpFolder::open(&path).unwrap();
         assert!(!folder.is_removed().unwrap());
         std::fs::remove_dir_all(&path).unwrap();
+        assert!(folder.is_removed().unwrap());
+        folder.recreate().unwrap();
+        assert!(!folder.is_removed().unwrap());
+        assert!(
+            matches!(DumpFolder::open(&path), Err(FolderError::InUse { .. })),
+            "the new lock is held, too"
+        );
+        std::fs::write(path.join("x"), "one").unwrap();
+        assert_eq!(folder.finish("x").unwrap(), "x");
+    }
+
+    #[test]
+    fn what_was_not_removed_is_kept() {
+        for gone in [LOCK, FINISHED, QUARANTINE] {
+            let dir = tempfile::tempdir().unwrap();
+            let (folder, _) = DumpFolder::open(dir.path()).unwrap();
+            let path = dir.path().join(gone);
+            if gone == LOCK { std::fs::remove_file(&path) } else { std::fs::remove_dir(&path) }.unwrap();
+            assert!(folder.is_removed().unwrap(), "{gone}");
+            folder.recreate().unwrap();
+            assert!(path.exists() && !folder.is_removed().unwrap(), "{gone}");
+            assert!(matches!(DumpFolder::open(dir.path()), Err(FolderError::InUse { .. })), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_another_server_has_created_meanwhile_is_left_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("temp");
+        let (folder, _) = DumpFolder::open(&path).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+        let (_other, _) = DumpFolder::open(&path).unwrap();
+        assert!(matches!(folder.recreate(), Err(FolderError::InUse { .. })));
         assert!(folder.is_removed().unwrap());
     }
 }

@@ -454,7 +454,7 @@ fn status_line(refusal: Refusal) -> Option<(u16, &'static str)> {
         | Refusal::NoDescriptors
         | Refusal::Draining
         | Refusal::DiskFull => "Service Unavailable",
-        Refusal::Vanished => return None,
+        Refusal::Tls | Refusal::Vanished => return None,
     };
     refusal.status().map(|status| (status, phrase))
 }

@@ -87,6 +87,10 @@ tally! {
             "Dumps of an earlier run that were found at start and taken up again";
         dump_write_errors = "rtcstats_dump_write_errors_total",
             "Appends to a dump that failed";
+        dump_sync_errors = "rtcstats_dump_sync_errors_total",
+            "Dumps that ended because they could not be synced (dump.durability = power)";
+        dumps_removed = "rtcstats_dumps_removed_total",
+            "Dumps in progress that somebody removed or replaced, so that what was in them is lost";
         accept_errors = "rtcstats_accept_errors_total",
             "Connections that could not be accepted";
         stale_events = "rtcstats_stale_events_total",

@@ -9,15 +9,16 @@
 pub mod desk;
 pub mod pacer;
 pub mod slots;
+pub mod socket;
 pub mod timers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{error, info, warn};
+use log::{Level, error, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags};
@@ -25,19 +26,23 @@ use rustix::event::{PollFd, PollFlags};
 use crate::auth::Auth;
 use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
-use crate::connection::{Connection, ConnectionLimits, ConnectionLines, Step, Transport, Turn};
+use crate::connection::{Connection, ConnectionLimits, ConnectionLines, Step, Turn};
+use crate::descriptors::{self, Shares};
 use crate::dump_folder::DumpFolder;
 use crate::gate::Gate;
-use crate::logging::value;
+use crate::limited;
+use crate::logging::{RateLimit, chain, value};
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::reactor::desk::Desk;
 use crate::reactor::pacer::{Pacer, TurnLoad};
 use crate::reactor::slots::{SlotId, Slots};
+use crate::reactor::socket::Socket;
 use crate::reactor::timers::{TICK, Wheel};
 use crate::reasons::{CloseReason, Refusal};
 use crate::reload;
 use crate::signals::{Signal, Signals};
 use crate::systemd::Supervisor;
+use crate::tls::Tls;
 use crate::workers::Leftover;
 
 /// Readiness events taken from the kernel at once. More stay queued there; fewer would mean more system calls.
@@ -47,12 +52,10 @@ const EVENTS_PER_POLL: usize = 1024;
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// Connections accepted per turn, so that a storm of connects cannot hold up those that are open.
 const ACCEPTS_PER_TURN: usize = 256;
-/// Connections over the limit that may exist at once, to be told so. Beyond them the backlog waits.
-const REFUSALS_AT_ONCE: usize = 64;
-/// Descriptors of dumps that are cached even when connections need all others.
-const OPEN_DUMPS_MIN: usize = 64;
 /// Pause after the system had no descriptor for a connection: that edge does not come back by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// At most one warning about it in this time.
+const ACCEPT_WARNINGS: Duration = Duration::from_secs(10);
 /// Rhythm of what is looked at from time to time: free space, heartbeat, gauges.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// A turn that takes longer is worth a warning.
@@ -119,12 +122,6 @@ pub fn inbox_token() -> Token {
     Source::Inbox.token()
 }
 
-impl Transport for TcpStream {
-    fn finish_writing(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
-
 /// Whether the loop goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
@@ -148,8 +145,8 @@ enum Flow {
 pub struct Parts {
     /// The effective configuration.
     pub config: Config,
-    /// Connections that may be open; `limits.connections` unless there are too few descriptors.
-    pub connections_max: usize,
+    /// How many connections the descriptors allow.
+    pub shares: Shares,
     /// Descriptors of dumps that may be cached when connections leave room for them.
     pub open_files_max: usize,
     /// Where the loop waits.
@@ -172,6 +169,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Who may send.
     pub auth: Auth,
+    /// The certificate, with TLS on.
+    pub tls: Option<Tls>,
     /// Reads the configuration again.
     pub reload: Box<dyn FnMut() -> Option<Config>>,
 }
@@ -190,6 +189,7 @@ pub struct Reactor {
     is_listener_passed: bool,
     /// Set when the listener has, or may have, connections to accept.
     accept_pending: bool,
+    accept_warnings: RateLimit,
     /// No accept before this time: no descriptors were left.
     accept_paused_until: Option<Instant>,
     signals: Signals,
@@ -199,10 +199,10 @@ pub struct Reactor {
     folder: Arc<DumpFolder>,
     config: Config,
     limits: ConnectionLimits,
-    connections_max: usize,
+    shares: Shares,
     open_files_max: usize,
-    /// All sockets, at most `connections_max` plus [`REFUSALS_AT_ONCE`].
-    connections: Slots<Connection<TcpStream>>,
+    /// All sockets, at most as many as its shares allow.
+    connections: Slots<Connection<Socket>>,
     upgraded: usize,
     /// Connections that may have more to read; each at most once.
     ready: VecDeque<SlotId>,
@@ -215,6 +215,7 @@ pub struct Reactor {
     incomplete_bytes: usize,
     lines: ConnectionLines,
     gate: Gate,
+    tls: Option<Tls>,
     collector: Collector,
     effects: Vec<Effect>,
     desk: Desk,
@@ -238,7 +239,7 @@ impl Reactor {
         let now = clocks();
         let Parts {
             config,
-            connections_max,
+            shares,
             open_files_max,
             poll,
             listener,
@@ -263,12 +264,13 @@ impl Reactor {
             is_listener_passed,
             accept_pending: true,
             accept_paused_until: None,
+            accept_warnings: RateLimit::new(1, ACCEPT_WARNINGS),
             signals,
             supervisor,
             watchdog_due: now.instant,
             folder,
             limits: connection_limits(&config),
-            connections_max,
+            shares,
             open_files_max,
             connections: Slots::default(),
             upgraded: 0,
@@ -279,6 +281,7 @@ impl Reactor {
             expired: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
             incomplete_bytes: 0,
+            tls: parts.tls,
             lines: ConnectionLines::default(),
             gate: Gate::new(&config, parts.auth, now.instant),
             config,
@@ -425,7 +428,7 @@ impl Reactor {
         };
         is_served
             && self.accept_paused_until.is_none_or(|until| until <= now)
-            && self.connections.len() < self.connections_max + REFUSALS_AT_ONCE
+            && self.connections.len() < self.shares.connections_max + self.shares.refusals_max
     }
 
     fn accept(&mut self, now: Now) {
@@ -447,8 +450,14 @@ impl Reactor {
                 Err(error) => {
                     self.tally.accept_errors += 1;
                     self.accept_paused_until = Some(now.instant + ACCEPT_PAUSE);
-                    let (count, max) = (self.connections.len(), self.connections_max);
-                    warn!("accept.error err={error:?} connections={count} connections_max={max}");
+                    let (count, max) = (self.connections.len(), self.shares.connections_max);
+                    let instant = now.instant;
+                    limited!(
+                        self.accept_warnings,
+                        instant,
+                        Level::Warn,
+                        "accept.error err={error:?} connections={count} connections_max={max}"
+                    );
                     return;
                 }
             }
@@ -457,20 +466,33 @@ impl Reactor {
 
     /// Dumps cache descriptors only as far as connections leave room: those can be had again, a refused peer cannot.
     fn share_descriptors(&mut self) {
-        let left = (self.connections_max + OPEN_DUMPS_MIN).saturating_sub(self.connections.len());
-        self.collector.limit_open_files(self.open_files_max.min(left).max(OPEN_DUMPS_MIN));
+        let left =
+            (self.shares.connections_max + self.shares.open_dumps_min).saturating_sub(self.connections.len());
+        self.collector.limit_open_files(self.open_files_max.min(left).max(self.shares.open_dumps_min));
     }
 
-    fn accepted(&mut self, mut stream: TcpStream, peer: IpAddr, now: Now) {
+    fn accepted(&mut self, stream: TcpStream, peer: IpAddr, now: Now) {
         self.is_urgent = true;
         self.tally.connections_accepted += 1;
         // TCP_NODELAY is not asked for: what a turn has for a peer goes out in one write, and that an acknowledgement may
         // wait for the one before it to arrive hurts nobody. It would be one system call more for each connection.
+        let mut socket = match &self.tls {
+            None => Socket::Plain(stream),
+            Some(tls) => match tls.accept(stream) {
+                Ok(stream) => Socket::Tls(Box::new(stream)),
+                Err(error) => {
+                    warn!("accept.error err={}", value(chain(&error)));
+                    self.tally.accept_errors += 1;
+                    return;
+                }
+            },
+        };
         let (limits, registry) = (&self.limits, self.poll.registry());
         let mut registered = Ok(());
         let id = self.connections.insert_with(|id| {
-            registered = registry.register(&mut stream, Source::Connection(id).token(), Interest::READABLE);
-            Connection::new(id, stream, peer, limits, now.instant)
+            let token = Source::Connection(id).token();
+            registered = registry.register(socket.tcp_mut(), token, Interest::READABLE);
+            Connection::new(id, socket, peer, limits, now.instant)
         });
         if let Err(error) = registered {
             warn!("accept.error conn={id} err={error:?}");
@@ -519,14 +541,16 @@ impl Reactor {
     /// Lets one connection do something, and does what follows from it: the only place where a connection dies.
     fn step<F>(&mut self, id: SlotId, now: Now, action: F)
     where
-        F: FnOnce(&mut Connection<TcpStream>, &mut Turn<'_>) -> Step,
+        F: FnOnce(&mut Connection<Socket>, &mut Turn<'_>) -> Step,
     {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let was_upgraded = connection.was_upgraded();
         let refusal = match self.flow {
             Flow::Draining { .. } | Flow::Stopped(_) => Some(Refusal::Draining),
             Flow::Running if self.collector.is_disk_low() => Some(Refusal::DiskFull),
-            Flow::Running if self.upgraded >= self.connections_max => Some(Refusal::TooManyConnections),
+            Flow::Running if self.upgraded >= self.shares.connections_max => {
+                Some(Refusal::TooManyConnections)
+            }
             Flow::Running => None,
         };
         let mut turn = Turn {
@@ -563,7 +587,7 @@ impl Reactor {
                 Interest::READABLE
             };
             let registered = self.poll.registry().reregister(
-                connection.stream_mut(),
+                connection.stream_mut().tcp_mut(),
                 Source::Connection(id).token(),
                 interest,
             );
@@ -632,8 +656,7 @@ impl Reactor {
     fn session_failed(&mut self, id: SlotId, session: SlotId, must_return: bool, now: Now) {
         let was_the_last = self.connections.find_mut(id).is_some_and(|found| found.lose_session(session));
         if was_the_last || must_return {
-            let text = "the dump cannot be written at present".into();
-            self.close(id, &Ending { reason: CloseReason::StorageError, text }, now);
+            self.close(id, &Ending::storage(), now);
         }
     }
 
@@ -655,10 +678,15 @@ impl Reactor {
         self.supervisor.reloading();
         if let Some(config) = (self.reload)() {
             self.limits = connection_limits(&config);
+            let descriptors = descriptors::limit().soft;
+            self.shares = Shares::divide(descriptors, config.limits.connections_max);
             self.gate.reconfigure(&config, reload::keys(&config.auth));
             self.collector.reconfigure(collector_settings(&config));
             self.pacer.reconfigure(config.reactor.coalesce);
             self.config = config;
+        }
+        if let Some(tls) = &mut self.tls {
+            reload::certificate(tls);
         }
         self.supervisor.ready();
     }
@@ -720,10 +748,15 @@ impl Reactor {
         }
         self.housekeeping_due = now.instant + HOUSEKEEPING;
         self.collector.finish_idle(&mut self.tally, now);
+        self.collector.check_folder(&mut self.tally, now);
+        self.collector.shrink();
+        self.desk.shrink();
         if let Some(free_bytes) = self.collector.check_disk() {
             self.free_bytes = free_bytes;
         }
-        self.collector.retry_finishing(&mut self.tally, now);
+        if let Some(tls) = self.tls.as_mut().filter(|tls| tls.has_changed()) {
+            reload::certificate(tls);
+        }
         if let Err(cause) = self.folder.beat() {
             error!("disk.error err={}", value(format_args!("cannot touch the lock: {cause}")));
         }

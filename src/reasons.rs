@@ -126,6 +126,8 @@ labelled! {
         Draining => "draining",
         /// The dump file system has too little space (503).
         DiskFull => "disk_full",
+        /// TLS could not be agreed upon, or its first records were broken.
+        Tls => "tls",
         /// The peer vanished, or closed, before its head was complete.
         Vanished => "vanished",
     }
@@ -148,7 +150,7 @@ impl Refusal {
             | Self::NoDescriptors
             | Self::Draining
             | Self::DiskFull => Some(503),
-            Self::Vanished => None,
+            Self::Tls | Self::Vanished => None,
         }
     }
 }

@@ -5,6 +5,7 @@
 use crate::auth::{Auth, KeyError};
 use crate::config::{AuthConfig, Config, Effect, Reload, ReloadSource};
 use crate::logging::{self, value};
+use crate::tls::Tls;
 
 /// Reads the configuration again. `None`: it is wrong, which is logged, and the old one stays in effect.
 ///
@@ -53,6 +54,14 @@ pub fn load_keys(config: &AuthConfig) -> Result<Auth, KeyError> {
         log::warn!("auth.weak_secret: RFC 7518 demands at least 32 bytes for HS256");
     }
     Ok(auth)
+}
+
+/// Reads certificate and key again. What is of no use is logged, and the old ones stay in effect.
+pub fn certificate(tls: &mut Tls) {
+    match tls.reload() {
+        Ok(()) => log::info!("tls.reloaded"),
+        Err(error) => log::error!("tls.bad err={} kept=running", value(logging::chain(&error))),
+    }
 }
 
 #[cfg(test)]

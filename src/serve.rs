@@ -12,11 +12,12 @@ use log::{error, info, warn};
 use mio::{Poll, Waker};
 
 use crate::auth::KeyError;
-use crate::collector::Collector;
-use crate::config::{Config, ReloadSource};
-use crate::descriptors;
+use crate::collector::{Collector, Now};
+use crate::config::{self, Config, ReloadSource};
+use crate::descriptors::{self, Shares};
 use crate::dump::DumpStore;
 use crate::dump_folder::{DumpFolder, FolderError};
+use crate::durability::Durability;
 use crate::jobs::Wake;
 use crate::leftovers::Leftovers;
 use crate::metrics::{self, Metrics, MetricsError};
@@ -26,11 +27,9 @@ use crate::recovery::Scan;
 use crate::reload;
 use crate::signals::Signals;
 use crate::systemd::{self, PassedSocketError, Supervisor};
+use crate::tls::{Tls, TlsError};
 use crate::workers::{WorkerSettings, Workers};
 
-/// Descriptors for everything that is no connection: sockets, epoll, folders, logs, the files that workers and the
-/// metrics thread have open, connections over the limit while they are told so, and a few dumps.
-const DESCRIPTORS_RESERVED: u64 = 384;
 /// Connections that the kernel holds for us while the loop is busy or starting. The kernel cuts it to its own limit
 /// (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
@@ -67,6 +66,9 @@ pub enum StartError {
     /// A key for tokens.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A defect in the table of metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -86,6 +88,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     let (folder, last_heartbeat) = DumpFolder::open(&config.server.temp_path)?;
     let folder = Arc::new(folder);
     let auth = reload::load_keys(&config.auth)?;
+    let tls = Tls::load(&config.tls)?;
     let signals = Signals::new().map_err(failed("the signal handlers"))?;
     let Sockets { ingest, is_ingest_passed: is_listener_passed, metrics: metrics_listener } =
         Sockets::open(&config)?;
@@ -103,13 +106,24 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     let scan = Scan::start(Arc::clone(&folder), line_bytes_max, Arc::clone(&wake))
         .map_err(failed("the look at the dump folder"))?;
     let leftovers = Leftovers::new(scan, Arc::clone(&folder), line_bytes_max);
+    let durability = match config.dump.durability {
+        config::Durability::Process => None,
+        config::Durability::Power => {
+            let started = Durability::start(Arc::clone(&folder), Arc::clone(&wake));
+            Some(started.map_err(failed("the thread that syncs"))?)
+        }
+    };
     let workers = Workers::start(&worker_settings(&config, &folder), Arc::clone(&metrics), wake)
         .map_err(failed("the workers"))?;
 
     let open_files_max = config.dump.open_files_max.unwrap_or_else(|| to_usize(descriptors.soft / 4));
-    let connections_max = connections_max(&config, descriptors.soft);
+    let shares = shares(&config, descriptors.soft);
     let dumps = DumpStore::new(Arc::clone(&folder), open_files_max, Some(leftovers));
-    let collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
+    let mut collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
+    if let Some(durability) = durability {
+        collector = collector.with_durability(durability);
+    }
+    collector.remember_ended(Now { instant, wall });
     let exporter =
         metrics::http::serve(metrics_listener, Arc::clone(&metrics)).map_err(failed("the metrics thread"))?;
     let ingest_address = ingest.local_addr().map_err(failed("the ingest socket"))?;
@@ -120,8 +134,9 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
 
     let reactor = Reactor::new(Parts {
         auth,
+        tls,
         config,
-        connections_max,
+        shares,
         open_files_max,
         poll,
         listener: ingest,
@@ -190,18 +205,18 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// Connections that the configuration wants and the descriptors allow. Cached descriptors of dumps make room for
-/// connections, so they are not counted.
-fn connections_max(config: &Config, descriptors: u64) -> usize {
+/// Shares the descriptors. Cached descriptors of dumps make room for connections, so they are not counted.
+fn shares(config: &Config, descriptors: u64) -> Shares {
     let wanted = config.limits.connections_max;
-    let left = to_usize(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).max(1);
-    if left < wanted {
+    let shares = Shares::divide(descriptors, wanted);
+    if shares.connections_max < wanted {
         warn!(
-            "limit.descriptors connections_max={wanted} possible={left} descriptors={descriptors}: raise LimitNOFILE \
-             or lower limits.connections_max"
+            "limit.descriptors connections={wanted} possible={} descriptors={descriptors}: raise LimitNOFILE or lower \
+             limits.connections",
+            shares.connections_max
         );
     }
-    wanted.min(left)
+    shares
 }
 
 fn to_usize(number: u64) -> usize {

@@ -24,22 +24,34 @@ const ENTRIES_PER_MILESTONE: u32 = 100;
 const WAITING_SLACK: usize = 1024;
 
 /// The watermarks of a session and what is to be acknowledged. All numbers are the client's entry numbers;
-/// 0 stands for none, and `received >= durable` always.
+/// 0 stands for none, and `received >= appended >= durable` always.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Highest number taken; duplicates are judged by it.
     received: u64,
+    /// Highest number that is written to the dump.
+    appended: u64,
     /// Highest number such that it and all before it are as safe as `dump.durability` promises.
     durable: u64,
     /// Numbers to be acknowledged once durable, in order of arrival. At most one per
     /// [`ENTRIES_PER_MILESTONE`] entries and one per gap between two flushes.
     milestones: Vec<u64>,
-    /// Newest number that may be acknowledged and is not yet; 0 = none.
+    /// Newest durable number that may be acknowledged and is not yet; 0 = none.
     newest: u64,
+    /// Newest appended number that may be acknowledged once it is durable; 0 = none.
+    newest_appended: u64,
     /// Numbered entries since the last milestone.
     since_milestone: u32,
     /// Numbers that were skipped by the client, in all.
     missing: u64,
+}
+
+/// How far a session was appended at some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    appended: u64,
+    /// The newest number up to there that may be acknowledged; 0 = none.
+    newest: u64,
 }
 
 /// What a number means for the session it arrived in.
@@ -80,12 +92,16 @@ impl Ledger {
 
     /// Takes a new number. `line` is the entry's array, `previous` the last numbered one when it is not yet
     /// durable: it ends the run before a gap and is acknowledged for itself.
-    fn take(&mut self, number: u64, line: &[u8], previous: Option<&[u8]>) -> Verdict {
+    pub(crate) fn take(&mut self, number: u64, line: &[u8], previous: Option<&[u8]>) -> Verdict {
         let verdict = self.judge(number);
         match verdict {
             Verdict::Duplicate => {
                 if numbering::is_acknowledgeable(line) {
-                    self.newest = number;
+                    if number <= self.durable {
+                        self.newest = number;
+                    } else if number <= self.appended {
+                        self.newest_appended = number;
+                    }
                     self.count_towards_milestone(number, line);
                 }
                 return verdict;
@@ -93,7 +109,7 @@ impl Ledger {
             Verdict::Gap(missing) => {
                 self.missing += missing;
                 let ends_run = previous.is_some_and(numbering::is_acknowledgeable);
-                if ends_run || self.newest == self.received {
+                if ends_run || self.newest == self.received || self.newest_appended == self.received {
                     self.add_milestone(self.received);
                 }
             }
@@ -119,25 +135,59 @@ impl Ledger {
         }
     }
 
-    /// Everything received has reached the promised durability. `last` is the last numbered entry among what
-    /// was written now.
-    fn settle(&mut self, last: Option<&[u8]>) {
-        self.durable = self.received;
+    /// Everything received is written. `last` is the last numbered entry among what was written now.
+    pub(crate) fn append(&mut self, last: Option<&[u8]>) {
+        self.appended = self.received;
         if last.is_some_and(numbering::is_acknowledgeable) {
-            self.newest = self.received;
+            self.newest_appended = self.received;
+        }
+    }
+
+    /// How far it is written now.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { appended: self.appended, newest: self.newest_appended }
+    }
+
+    /// What was written at `mark` is as safe as promised.
+    pub fn make_durable(&mut self, mark: Mark) {
+        self.durable = self.durable.max(mark.appended);
+        if mark.newest != 0 {
+            self.newest = mark.newest;
+        }
+        if self.newest_appended == mark.newest {
+            self.newest_appended = 0;
         }
     }
 
     /// What was received but not written is lost; the client still has it.
     fn forget_unwritten(&mut self) {
-        self.received = self.durable;
+        self.received = self.appended;
         self.restart_acknowledging();
+    }
+
+    /// What was written since the last good sync counts as lost; the client still has it.
+    pub fn forget_unsynced(&mut self) {
+        (self.received, self.appended) = (self.durable, self.durable);
+        self.restart_acknowledging();
+    }
+
+    /// Of a session that had come to `last`, as far as its dump says.
+    #[must_use]
+    pub fn recovered(last: u64) -> Self {
+        Self { received: last, appended: last, durable: last, ..Self::default() }
+    }
+
+    /// What is written may not be safe: nobody knows whether it was synced before the crash.
+    pub fn doubt(&mut self) {
+        self.durable = 0;
+        self.newest = 0;
     }
 
     /// A new connection: nothing is known of what its client still buffers.
     fn restart_acknowledging(&mut self) {
         self.milestones = Vec::new();
-        self.newest = 0;
+        (self.newest, self.newest_appended) = (0, 0);
         self.since_milestone = 0;
     }
 
@@ -257,6 +307,13 @@ impl Session {
         self.state == State::Open(connection)
     }
 
+    /// Whether its connection must be closed when entries of it are lost, even when it carries others: a client whose
+    /// numbers are acknowledged has to come back for them.
+    #[must_use]
+    pub fn must_return(&self) -> bool {
+        self.is_of_url && self.is_numbered()
+    }
+
     /// Whether it has had a numbered entry.
     #[must_use]
     pub fn is_numbered(&self) -> bool {
@@ -289,10 +346,10 @@ impl Session {
         verdict
     }
 
-    /// The buffer was appended and is as safe as promised; it is handed back empty for reuse.
-    pub fn settle(&mut self) -> Vec<u8> {
+    /// The buffer was appended; it is handed back empty for reuse. How safe that is, is for [`Ledger::make_durable`].
+    pub fn append(&mut self) -> Vec<u8> {
         let last = line_at(&self.buffer, self.last_numbered.take());
-        self.ledger.settle(last);
+        self.ledger.append(last);
         std::mem::take(&mut self.buffer)
     }
 
@@ -425,6 +482,20 @@ impl Sessions {
         self.by_url.contains_key(id)
     }
 
+    /// Gives memory back that a crowd of sessions needed.
+    pub fn shrink(&mut self) {
+        if self.by_url.len() < self.by_url.capacity() / 8 {
+            self.by_url.shrink_to_fit();
+        }
+        if self.waiting.len() < self.waiting.capacity() / 8 {
+            self.waiting.shrink_to_fit();
+        }
+        if self.ended.len() < self.ended.capacity() / 8 {
+            self.ended.shrink_to_fit();
+            self.ended_order.shrink_to_fit();
+        }
+    }
+
     /// Takes over changed settings for what happens from now on.
     pub fn reconfigure(&mut self, grace: Duration, waiting_max: usize) {
         self.grace = grace;
@@ -479,8 +550,7 @@ impl Sessions {
         };
         let session = self.open(connection, id.clone(), true, Rc::clone(info), now);
         if let Some(found) = self.slots.find_mut(session) {
-            found.ledger.received = last;
-            found.ledger.durable = last;
+            found.ledger = Ledger::recovered(last);
             found.continues_from = (last > 0).then_some(last);
         }
         Arrival::Fresh(session)
@@ -502,6 +572,12 @@ impl Sessions {
             self.by_url.insert(key, session);
         }
         session
+    }
+
+    /// The session that a connection with `id` in its URL would resume or take over.
+    #[must_use]
+    pub fn under(&self, id: &SessionId) -> Option<SlotId> {
+        self.by_url.get(id).copied()
     }
 
     /// The waiting session of `id`, when there is one.
@@ -531,8 +607,7 @@ impl Sessions {
         let session = self.slots.insert_with(|slot| {
             let mut session = Session::new(id, slot, true, None, now);
             session.state = State::Waiting { deadline };
-            session.ledger.received = last;
-            session.ledger.durable = last;
+            session.ledger = Ledger::recovered(last);
             session.dump = Some(dump);
             session
         });
@@ -615,8 +690,28 @@ impl Sessions {
         Some(found)
     }
 
+    /// Remembers an ended id from before a restart for `rest`.
+    pub fn remember_ended(
+        &mut self,
+        id: SessionId,
+        last: u64,
+        by_client: bool,
+        rest: Duration,
+        now: Instant,
+    ) {
+        self.remember_until(id, last, by_client, now + rest.min(self.grace), now);
+    }
+
+    /// The ended ids that are remembered, with last number, whether their client ended them, and until when.
+    pub fn ended(&self) -> impl Iterator<Item = (&SessionId, u64, bool, Instant)> {
+        self.ended.iter().map(|(id, ended)| (id, ended.last, ended.by_client, ended.until))
+    }
+
     fn remember(&mut self, id: SessionId, last: u64, by_client: bool, now: Instant) {
-        let until = now + self.grace;
+        self.remember_until(id, last, by_client, now + self.grace, now);
+    }
+
+    fn remember_until(&mut self, id: SessionId, last: u64, by_client: bool, until: Instant, now: Instant) {
         while self.ended_order.len() >= self.ended_max.max(1)
             || self.ended_order.front().is_some_and(|(until, _)| *until <= now)
         {
@@ -671,6 +766,15 @@ impl Carried {
         }
     }
 
+    /// Whether it carries one session, which is gone.
+    #[must_use]
+    pub fn is_only_gone(&self, sessions: &Sessions) -> bool {
+        match self {
+            Self::One(only) => sessions.find(*only).is_none(),
+            Self::None | Self::Many(_) => false,
+        }
+    }
+
     /// Adds a session; an earlier one of the same id is replaced.
     pub fn add(&mut self, session: SlotId, sessions: &Sessions) {
         let Some(id) = sessions.find(session).map(|found| found.id.clone()) else { return };
@@ -707,6 +811,18 @@ impl Carried {
             Self::One(only) if *only == session => *self = Self::None,
             Self::One(_) => {}
             Self::Many(map) => map.retain(|_, other| *other != session),
+        }
+    }
+
+    /// As [`Carried::remove`], by its id, which does not look at all the others.
+    pub fn remove_named(&mut self, session: SlotId, id: &str) {
+        match self {
+            Self::None | Self::One(_) => self.remove(session),
+            Self::Many(map) => {
+                if map.get(id) == Some(&session) {
+                    map.remove(id);
+                }
+            }
         }
     }
 
@@ -793,6 +909,13 @@ mod tests {
         session.take_line(at)
     }
 
+    /// Appends as under `dump.durability = "process"`.
+    fn settle(session: &mut Session) -> Vec<u8> {
+        let buffer = session.append();
+        session.ledger.make_durable(session.ledger.mark());
+        buffer
+    }
+
     fn acknowledged(session: &mut Session, with_newest: bool) -> Vec<u64> {
         let mut numbers = Vec::new();
         session.ledger.take_acknowledgements(with_newest, |number| numbers.push(number));
@@ -808,7 +931,7 @@ mod tests {
             assert_eq!(take(session, number), Verdict::Next);
         }
         assert_eq!(acknowledged(session, true), [0_u64; 0], "nothing is durable yet");
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, false), [100, 200, 300]);
         assert_eq!(acknowledged(session, true), [350]);
         assert_eq!(acknowledged(session, true), [0_u64; 0]);
@@ -822,7 +945,7 @@ mod tests {
         for number in 1..=300 {
             take(session, number);
         }
-        let written = session.settle();
+        let written = settle(session);
         acknowledged(session, true);
         for number in 51..=260 {
             assert_eq!(take(session, number), Verdict::Duplicate);
@@ -838,7 +961,7 @@ mod tests {
         let key = sessions.open(connection(1), id("a"), true, info(), start());
         let session = sessions.find_mut(key).expect("open");
         take(session, 1);
-        session.settle();
+        settle(session);
         for number in 2..=150 {
             take(session, number);
         }
@@ -846,7 +969,7 @@ mod tests {
         let at = session.buffer.len();
         session.buffer.extend_from_slice(b"[\"t\",null,1700000000000,151]\n");
         session.take_line(at);
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [100]);
         assert_eq!(acknowledged(session, true), [0_u64; 0]);
     }
@@ -860,7 +983,7 @@ mod tests {
             take(session, number);
         }
         take(session, 200);
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [100, 200]);
     }
 
@@ -872,16 +995,16 @@ mod tests {
         take(session, 1);
         take(session, 2);
         assert_eq!(take(session, 10), Verdict::Gap(7));
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [2, 10]);
         // The same across a flush.
         assert_eq!(take(session, 20), Verdict::Gap(9));
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [20]);
         take(session, 21);
-        session.settle();
+        settle(session);
         assert_eq!(take(session, 30), Verdict::Gap(8));
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [21, 30]);
     }
 
@@ -895,7 +1018,7 @@ mod tests {
             session.buffer.extend_from_slice(format!("[\"t\",null,1700000000000,{number}]\n").as_bytes());
             assert_eq!(session.take_line(at), Verdict::Next);
         }
-        session.settle();
+        settle(session);
         assert_eq!(acknowledged(session, true), [0_u64; 0]);
         assert_eq!(session.ledger.durable(), 250);
     }
@@ -1019,7 +1142,7 @@ mod tests {
                     Arrival::Ended => panic!("seed {seed}: nobody ended it"),
                 };
                 let session = sessions.find_mut(key).expect("open");
-                append(&mut file, &session.settle());
+                append(&mut file, &settle(session));
                 let initial = session.ledger.durable();
                 assert!(
                     initial == 0 || file.binary_search(&initial).is_ok(),
@@ -1049,7 +1172,7 @@ mod tests {
                 80..90 => {
                     let Some((_, key)) = at else { continue };
                     let session = sessions.find_mut(key).expect("open");
-                    append(&mut file, &session.settle());
+                    append(&mut file, &settle(session));
                     for number in acknowledged(session, dice.one_in(2)) {
                         assert!(
                             file.binary_search(&number).is_ok(),
@@ -1066,7 +1189,7 @@ mod tests {
                     if dice.one_in(2)
                         && sessions.leave(key, connection, Farewell::MayReturn, now) == Departure::Wait
                     {
-                        append(&mut file, &sessions.find_mut(key).expect("waits").settle());
+                        append(&mut file, &settle(sessions.find_mut(key).expect("waits")));
                     }
                 }
                 95 => {
@@ -1087,7 +1210,7 @@ mod tests {
         for number in wire {
             take(sessions.find_mut(key).expect("open"), number);
         }
-        append(&mut file, &sessions.find_mut(key).expect("open").settle());
+        append(&mut file, &settle(sessions.find_mut(key).expect("open")));
         let missing: Vec<u64> = (1..=client.next)
             .filter(|number| file.binary_search(number).is_err())
             .filter(|number| !client.lost.contains(number) && !unprotected.contains(number))

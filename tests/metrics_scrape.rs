@@ -49,6 +49,8 @@ fn tally() -> Tally {
     tally.sessions_displaced = 114;
     tally.orphans_recovered = 115;
     tally.dump_write_errors = 116;
+    tally.dumps_removed = 122;
+    tally.dump_sync_errors = 123;
     tally.accept_errors = 117;
     tally.stale_events = 118;
     tally.pings_sent = 119;

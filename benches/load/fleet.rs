@@ -19,8 +19,6 @@ use super::rng::Rng;
 const BURST_BYTES: usize = 256 * 1024;
 /// Handshakes under way at most.
 const OPENING_MAX: usize = 64;
-/// Handshakes per second: below the server's default limit, beyond which it answers 429.
-const OPENED_PER_S_MAX: f64 = 4_000.0;
 /// A run in which nothing moves for this long has failed.
 const STALL: Duration = Duration::from_secs(60);
 /// The sample nonce of RFC 6455.
@@ -116,14 +114,11 @@ impl<'a> Fleet<'a> {
 
     /// Opens connections until there are `total`; returns when all have been greeted.
     pub(crate) fn open(&mut self, total: usize, mut identity: impl FnMut() -> Identity) -> io::Result<()> {
-        let (began, before) = (Instant::now(), self.connections.len());
         while self.connections.len() < total || self.opening > 0 {
-            let allowed = before + OPENING_MAX + (began.elapsed().as_secs_f64() * OPENED_PER_S_MAX) as usize;
-            while self.connections.len() < total.min(allowed) && self.opening < OPENING_MAX {
+            while self.connections.len() < total && self.opening < OPENING_MAX {
                 self.connect(identity())?;
             }
-            // With all that is allowed already open, nothing but the time can move this on.
-            self.turn((self.opening == 0).then_some(Duration::from_millis(1)))?;
+            self.turn(None)?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ pub(crate) mod fleet;
 #[path = "../../tests/support/frames.rs"]
 #[allow(dead_code, reason = "shared with the tests, which also send what no client should")]
 pub(crate) mod frames;
+pub(crate) mod goals;
 pub(crate) mod mix;
 pub(crate) mod process;
 pub(crate) mod report;

@@ -1,8 +1,8 @@
 //! The process under test: started on a core of its own, and what `/proc` says about it.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub(crate) struct Subject {
     child: Child,
     pub(crate) folder: TempDir,
     pub(crate) address: SocketAddr,
+    /// Where the server tells its metrics.
+    metrics: Option<SocketAddr>,
     pub(crate) kind: Kind,
 }
 
@@ -60,6 +62,25 @@ impl Cpu {
 
     pub(crate) fn total_ns(self) -> u64 {
         self.receiving_ns + self.workers_ns
+    }
+}
+
+/// How many turns took at most so many seconds, by bucket.
+#[derive(Debug)]
+pub(crate) struct Turns(Vec<(f64, u64)>);
+
+impl Turns {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self(self.0.iter().zip(&earlier.0).map(|((bound, now), (_, then))| (*bound, now - then)).collect())
+    }
+
+    /// The bound of the bucket in which this share of the turns is reached.
+    pub(crate) fn percentile(&self, share: f64) -> f64 {
+        let all = self.0.last().map_or(0, |(_, count)| *count) as f64;
+        self.0
+            .iter()
+            .find(|(_, count)| *count as f64 >= all * share)
+            .map_or(f64::INFINITY, |(bound, _)| *bound)
     }
 }
 
@@ -90,10 +111,10 @@ impl Subject {
             (None, None) => return Err(io::Error::other("the child has no output")),
         };
         let mut output = BufReader::new(output);
-        let address = ready_address(&mut output)?;
+        let (address, metrics) = ready_addresses(&mut output)?;
         // The log goes on being read, so that nobody waits for it.
         std::thread::spawn(move || io::copy(&mut output, &mut io::sink()));
-        Ok(Self { child, folder, address, kind: setup.kind })
+        Ok(Self { child, folder, address, metrics, kind: setup.kind })
     }
 
     pub(crate) fn cpu(&self) -> io::Result<Cpu> {
@@ -111,6 +132,21 @@ impl Subject {
             }
         }
         Ok(cpu)
+    }
+
+    /// The loop's turns so far, as the server's metrics tell; the sink has none.
+    pub(crate) fn turns(&self) -> io::Result<Option<Turns>> {
+        let Some(metrics) = self.metrics else { return Ok(None) };
+        let mut stream = TcpStream::connect(metrics)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let bucket = |line: &str| {
+            let (bound, count) =
+                line.strip_prefix("rtcstats_loop_turn_seconds_bucket{le=\"")?.split_once("\"} ")?;
+            Some((bound.replace("+Inf", "inf").parse().ok()?, count.trim().parse().ok()?))
+        };
+        Ok(Some(Turns(text.lines().filter_map(bucket).collect())))
     }
 
     /// Resident memory.
@@ -189,7 +225,7 @@ pub(crate) fn move_to_other_core() -> io::Result<()> {
     Ok(())
 }
 
-fn ready_address(output: &mut impl BufRead) -> io::Result<SocketAddr> {
+fn ready_addresses(output: &mut impl BufRead) -> io::Result<(SocketAddr, Option<SocketAddr>)> {
     let mut log = String::new();
     loop {
         let start = log.len();
@@ -198,10 +234,11 @@ fn ready_address(output: &mut impl BufRead) -> io::Result<SocketAddr> {
         }
         let line = &log[start..];
         if line.contains(".ready ") {
-            let address = line.split_whitespace().find_map(|word| word.strip_prefix("ingest="));
-            return address
-                .and_then(|address| address.parse().ok())
-                .ok_or_else(|| io::Error::other(format!("no address in {line}")));
+            let address =
+                |key| line.split_whitespace().find_map(|word: &str| word.strip_prefix(key)?.parse().ok());
+            let ingest =
+                address("ingest=").ok_or_else(|| io::Error::other(format!("no address in {line}")))?;
+            return Ok((ingest, address("metrics=")));
         }
     }
 }

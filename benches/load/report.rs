@@ -7,27 +7,30 @@ pub(crate) fn print(title: &str, pairs: &[(Figures, Option<Figures>)]) {
     println!("\n{title}");
     println!("  {:<52} {:>26} {:>26} {:>7}", "", "server", "raw sink", "ratio");
     let Some((first, _)) = pairs.first() else { return };
-    for figure in &first.rows {
-        let ours: Vec<f64> = pairs.iter().filter_map(|(server, _)| value(server, figure.what)).collect();
+    for (row, figure) in first.rows.iter().enumerate() {
+        let ours: Vec<f64> = pairs.iter().filter_map(|(server, _)| server.value(figure.what)).collect();
         let sinks: Vec<f64> =
-            pairs.iter().filter_map(|(_, sink)| value(sink.as_ref()?, figure.what)).collect();
+            pairs.iter().filter_map(|(_, sink)| sink.as_ref()?.value(figure.what)).collect();
         let ratios: Vec<f64> = ours.iter().zip(&sinks).map(|(ours, sink)| ours / sink).collect();
-        let ratio = if ratios.is_empty() { "-".into() } else { format!("{:.2}", median(&ratios)) };
+        // A ratio of memory to none is no figure.
+        let ratio = if figure.unit == "us" && !ratios.is_empty() {
+            format!("{:.2}", median(&ratios))
+        } else {
+            "-".into()
+        };
         println!(
             "  {:<52} {:>26} {:>26} {:>7}",
-            figure.what,
+            first.rows[row].what,
             range(&ours, figure.unit),
             range(&sinks, figure.unit),
             ratio
         );
     }
-    let waiting = pairs.iter().flat_map(|(server, sink)| [Some(server), sink.as_ref()]).flatten();
-    let waiting = waiting.map(|figures| figures.waiting).fold(0.0, f64::max);
+    let waiting = pairs
+        .iter()
+        .flat_map(|(server, sink)| [server.waiting, sink.as_ref().map_or(0.0, |sink| sink.waiting)])
+        .fold(0.0, f64::max);
     println!("  (no core for at most {:.0} % of its busy time)", waiting * 100.0);
-}
-
-fn value(figures: &Figures, what: &str) -> Option<f64> {
-    figures.rows.iter().find(|row| row.what == what).map(|row| row.value)
 }
 
 /// Median with lowest and highest.
@@ -41,7 +44,7 @@ fn range(values: &[f64], unit: &str) -> String {
     format!("{:.places$} {unit} ({low:.places$} .. {high:.places$})", median(values))
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -25,6 +25,20 @@ pub(crate) fn archived(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The dumps that are not processed yet, open ones included.
+pub(crate) fn dumps(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for place in ["temp", "temp/finished", "temp/quarantine"] {
+        for file in fs::read_dir(folder.join(place))? {
+            let file = file?;
+            if file.file_type()?.is_file() && file.file_name() != ".lock" {
+                files.push(file.path());
+            }
+        }
+    }
+    Ok(files)
+}
+
 /// Compares the archive with what was sent; the error names the first difference.
 pub(crate) fn check_archive(folder: &Path, mix: &Mix, sessions: &[Sent]) -> io::Result<()> {
     let files = archived(folder)?;

@@ -125,3 +125,56 @@ fn or_empty(value: &Value) -> Value {
 fn null_report() -> LineError {
     LineError::BadData { entry: "getstats", fault: "a report of the selected candidate pair is null" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extract::stats::base_of;
+
+    /// The last pair that any report selects, as JSON.
+    fn selected(
+        lines: &[&str],
+        rule: impl Fn(&Base, &Report, usize) -> Result<Option<CandidatePair>, LineError>,
+    ) -> Result<String, LineError> {
+        let base = base_of(lines);
+        let mut last = None;
+        for (place, report) in base.of_interest() {
+            last = rule(&base, report, place)?.or(last);
+        }
+        Ok(last.map_or_else(String::new, |pair| serde_json::to_string(&pair).unwrap()))
+    }
+
+    const TRANSPORT: &str = r#""t":{"type":"transport","selectedCandidatePairId":"p"}"#;
+
+    #[test]
+    fn the_pair_and_its_ends_are_looked_up() {
+        let line = format!(
+            "{{{TRANSPORT},\"p\":{{\"localCandidateId\":\"l\",\"remoteCandidateId\":\"r\"}},\
+             \"l\":{{\"candidateType\":\"relay\",\"address\":null,\"port\":0,\"protocol\":\"udp\",\"relayProtocol\":\"tls\"}},\
+             \"r\":{{\"candidateType\":\"host\",\"protocol\":null}}}}"
+        );
+        let pair = concat!(
+            r#"{"id":"","isUsingRelay":true,"localCandidateType":"relay","localAddress":null,"localPort":0,"localProtocol":"tls","#,
+            r#""remoteCandidateType":"host","remoteAddress":"","remotePort":"","remoteProtocol":""}"#
+        );
+        assert_eq!(selected(&[&line], standard).unwrap(), pair);
+        // In the next entry the pair has its id.
+        assert!(selected(&[&line, &line], standard).unwrap().starts_with(r#"{"id":"p","#));
+    }
+
+    #[test]
+    fn a_missing_pair_is_empty_and_a_null_one_an_error() {
+        let missing = selected(&[&format!("{{{TRANSPORT}}}")], standard).unwrap();
+        assert!(missing.starts_with(r#"{"id":"","isUsingRelay":false,"localCandidateType":"""#), "{missing}");
+        assert_eq!(selected(&[&format!("{{{TRANSPORT},\"p\":null}}")], standard), Err(null_report()));
+        let end = format!("{{{TRANSPORT},\"p\":{{\"localCandidateId\":\"l\"}},\"l\":null}}");
+        assert_eq!(selected(&[&end], standard), Err(null_report()));
+    }
+
+    #[test]
+    fn firefox_marks_the_pair_itself() {
+        let line = r#"{"a":{"type":"candidate-pair","selected":true},"b":{"type":"candidate-pair","selected":false}}"#;
+        assert!(selected(&[line], firefox).unwrap().starts_with(r#"{"id":"a","#));
+        assert_eq!(selected(&[line], standard).unwrap(), "");
+    }
+}

@@ -62,3 +62,79 @@ fn counted(report: &Report, count: Field, other: Field) -> Option<Packets> {
 fn or_zero(value: &Value) -> Value {
     if value.is_truthy() { value.clone() } else { Value::Number(0.0) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extract::stats::base_of;
+
+    type Counts = Option<(f64, f64)>;
+
+    /// What the first report says: sent by the standard rules, sent by Firefox's, received.
+    fn counts(line: &str) -> (Counts, Counts, Counts) {
+        let base = base_of(&[line]);
+        let (_, report) = base.of_interest().next().unwrap();
+        let pair = |packets: Option<Packets>| packets.map(|p| (p.packets.to_number(), p.lost.to_number()));
+        (pair(sent_standard(&base, report)), pair(sent_firefox(report)), pair(received(report)))
+    }
+
+    #[test]
+    fn directions_follow_from_the_counters() {
+        let cases = [
+            (
+                r#"{"o":{"type":"outbound-rtp","ssrc":1,"packetsSent":0,"remoteId":"r"},"r":{"packetsLost":3}}"#,
+                Some((0.0, 3.0)),
+                None,
+            ),
+            (
+                r#"{"o":{"type":"outbound-rtp","ssrc":1,"packetsSent":5,"packetsLost":"2","remoteId":"x"}}"#,
+                Some((5.0, 2.0)),
+                None,
+            ),
+            (
+                r#"{"o":{"type":"outbound-rtp","ssrc":1,"packetsSent":5,"remoteId":"r"},"r":"text"}"#,
+                Some((5.0, 0.0)),
+                None,
+            ),
+            (r#"{"o":{"type":"remote-outbound-rtp","ssrc":1,"packetsSent":7}}"#, Some((7.0, 0.0)), None),
+            (
+                r#"{"i":{"type":"inbound-rtp","ssrc":1,"packetsReceived":"9","packetsLost":null}}"#,
+                None,
+                Some((9.0, 0.0)),
+            ),
+            (r#"{"i":{"type":"inbound-rtp","ssrc":1,"packetsReceived":9,"packetsSent":9}}"#, None, None),
+            (r#"{"i":{"type":"inbound-rtp","ssrc":0,"packetsReceived":9}}"#, None, None),
+            (r#"{"i":{"type":"inbound-rtp","ssrc":1,"packetsReceived":0}}"#, None, None),
+        ];
+        for (line, sent, received) in cases {
+            assert_eq!(counts(line), (sent, None, received), "{line}");
+        }
+    }
+
+    #[test]
+    fn firefox_counts_what_the_other_side_received() {
+        let (_, sent, _) = counts(r#"{"r":{"type":"remote-inbound-rtp","ssrc":1,"packetsLost":4}}"#);
+        assert_eq!(sent, Some((0.0, 4.0)));
+        let (_, sent, _) = counts(r#"{"r":{"type":"remote-inbound-rtp"}}"#);
+        assert!(sent.unwrap().1.is_nan());
+    }
+
+    #[test]
+    fn samples_need_all_three() {
+        let of = |line: &str| samples(base_of(&[line]).of_interest().next().unwrap().1);
+        assert_eq!(
+            of(r#"{"a":{"ssrc":1,"totalSamplesReceived":"50","concealedSamples":5}}"#),
+            Some((50.0, 5.0))
+        );
+        assert_eq!(of(r#"{"a":{"ssrc":1,"totalSamplesReceived":50,"concealedSamples":0}}"#), None);
+        assert_eq!(of(r#"{"a":{"ssrc":0,"totalSamplesReceived":50,"concealedSamples":5}}"#), None);
+    }
+
+    #[test]
+    fn the_old_name_of_the_media_type_wins() {
+        let of = |line: &str| media_type(base_of(&[line]).of_interest().next().unwrap().1).clone();
+        assert_eq!(of(r#"{"a":{"ssrc":1,"mediaType":"audio","kind":"video"}}"#), Value::text("audio"));
+        assert_eq!(of(r#"{"a":{"ssrc":1,"mediaType":"","kind":"video"}}"#), Value::text("video"));
+        assert_eq!(of(r#"{"a":{"ssrc":1}}"#), Value::Absent);
+    }
+}

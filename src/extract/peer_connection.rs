@@ -389,3 +389,76 @@ impl Readings {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extract::json::Scanner;
+
+    fn value(json: &str) -> Value {
+        Value::read(&mut Scanner::new(json, 16)).unwrap()
+    }
+
+    #[test]
+    fn it_lasts_from_the_first_connected_state_to_the_last_entry() {
+        let mut connection = PeerConnection::default();
+        for (state, at) in
+            [("new", 1.0), ("connected", 5.0), ("disconnected", 6.0), ("connected", 7.0), ("failed", 9.0)]
+        {
+            connection.connection_state(&Value::text(state), Clock::At(at));
+            connection.touch(Clock::At(at));
+        }
+        let features = connection.finish();
+        assert_eq!(
+            (features.pc_session_duration_ms, features.ice_reconnects, features.connection_failed),
+            (4.0, 1, true)
+        );
+    }
+
+    #[test]
+    fn an_end_before_the_start_is_no_duration() {
+        let mut connection = PeerConnection::default();
+        connection.connection_state(&Value::text("completed"), Clock::At(5.0));
+        connection.touch(Clock::At(3.0));
+        let features = connection.finish();
+        assert_eq!((features.pc_session_duration_ms, features.ice_reconnects), (0.0, 0));
+    }
+
+    #[test]
+    fn firefox_blames_ice_for_later_dtls_failures() {
+        for (format, failures) in [(StatsFormat::Firefox, 1), (StatsFormat::ChromeStandard, 2)] {
+            let mut connection = PeerConnection::default();
+            connection.dtls_state(&Value::text("failed"), format);
+            connection.ice_state(&Value::text("disconnected"), Clock::At(5.0));
+            connection.dtls_state(&Value::text("failed"), format);
+            connection.dtls_state(&Value::text("connected"), format);
+            assert_eq!(connection.finish().dtls_failure, failures, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_constraint_tells_peer_to_peer() {
+        let mut connection = PeerConnection::default();
+        for data in [r#"{"optional":[{"rtcStatsSFUP2P":false},{"x":1},{"rtcStatsSFUP2P":true}]}"#, "{}", "5"]
+        {
+            assert_eq!(connection.constrain(&value(data)), Ok(()), "{data}");
+        }
+        for data in ["null", r#"{"optional":null}"#, r#"{"optional":[{"rtcStatsSFUP2P":false},null]}"#] {
+            assert!(connection.constrain(&value(data)).is_err(), "{data}");
+        }
+        assert_eq!(connection.finish().is_p2p, Value::Bool(true));
+    }
+
+    #[test]
+    fn untouched_it_has_the_defaults_of_the_reference() {
+        let text = serde_json::to_string(&PeerConnection::default().finish()).unwrap();
+        assert!(text.starts_with(concat!(
+            r#"{"isP2P":null,"usesRelay":null,"dtlsErrors":0,"dtlsFailure":0,"sdpCreateFailure":0,"sdpSetFailure":0,"#,
+            r#""lastIceFailure":0,"lastIceDisconnect":0,"candidatePairData":{},"tracks":{"receiverTracks":[],"senderTracks":[]},"#
+        )), "{text}");
+        assert!(
+            text.ends_with(r#""iceReconnects":0,"pcSessionDurationMs":0,"connectionFailed":false}"#),
+            "{text}"
+        );
+    }
+}

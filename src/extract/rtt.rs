@@ -35,3 +35,44 @@ pub(super) fn firefox(report: &Report) -> Option<f64> {
 fn truthy_number(value: &Value) -> Option<f64> {
     value.is_truthy().then(|| value.to_number())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extract::stats::base_of;
+
+    fn all(line: &str, rule: impl Fn(&Base, &Report) -> Option<f64>) -> Vec<f64> {
+        let base = base_of(&[line]);
+        base.of_interest().filter_map(|(_, report)| rule(&base, report)).collect()
+    }
+
+    #[test]
+    fn standard_takes_the_selected_pair_or_the_active_old_one() {
+        let cases: [(&str, &[f64]); 6] = [
+            (
+                r#"{"t":{"type":"transport","selectedCandidatePairId":"p"},"p":{"currentRoundTripTime":0.1}}"#,
+                &[0.1],
+            ),
+            (
+                r#"{"t":{"type":"transport","selectedCandidatePairId":"p"},"p":{"currentRoundTripTime":0}}"#,
+                &[],
+            ),
+            (
+                r#"{"t":{"type":"transport","selectedCandidatePairId":"q"},"p":{"currentRoundTripTime":0.1}}"#,
+                &[],
+            ),
+            (r#"{"g":{"type":"googCandidatePair","googActiveConnection":"true","googRtt":"30"}}"#, &[30.0]),
+            (r#"{"g":{"type":"googCandidatePair","googActiveConnection":true,"googRtt":"30"}}"#, &[]),
+            (r#"{"g":{"type":"googCandidatePair","googActiveConnection":"true","googRtt":"x"}}"#, &[]),
+        ];
+        for (line, rtts) in cases {
+            assert_eq!(all(line, standard), rtts, "{line}");
+        }
+    }
+
+    #[test]
+    fn firefox_takes_what_the_other_side_reports() {
+        let line = r#"{"a":{"type":"remote-inbound-rtp","roundTripTime":0.2},"b":{"type":"inbound-rtp","roundTripTime":0.3}}"#;
+        assert_eq!(all(line, |_, report| firefox(report)), [0.2]);
+    }
+}

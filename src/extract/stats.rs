@@ -12,3 +12,17 @@ pub(super) use base::{Base, Found};
 pub(super) use delta::{Delta, Reported};
 pub(super) use field::Field;
 pub(super) use report::{Report, ReportType};
+
+/// The base after stats lines with these reports, for tests of the rules.
+#[cfg(test)]
+pub(super) fn base_of(lines: &[&str]) -> Base {
+    let mut base = None;
+    let mut delta = Delta::default();
+    for line in lines {
+        delta.clear();
+        delta.read(&mut super::json::Scanner::new(line, 16), base.as_mut(), 100).unwrap();
+        let _ =
+            base.get_or_insert_with(Base::default).apply(&mut delta, &mut super::budget::Budget::default());
+    }
+    base.unwrap_or_default()
+}

@@ -130,3 +130,50 @@ impl Video {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extract::stats::base_of;
+
+    fn means(lines: &[&str]) -> Option<String> {
+        let (mut video, mut budget) = (Video::default(), Budget::default());
+        for line in lines {
+            let base = base_of(&[line]);
+            let mut bounds = Bounds::default();
+            base.of_interest().for_each(|(_, report)| bounds.see(report));
+            video.add(bounds, &mut budget);
+        }
+        video.means().map(|means| serde_json::to_string(&means).unwrap())
+    }
+
+    fn expected(upper: (f64, f64), lower: (f64, f64)) -> Option<String> {
+        let part = |(height, fps)| format!("{{\"meanFrameHeight\":{height},\"meanFramesPerSecond\":{fps}}}");
+        Some(format!("{{\"upperBoundAggregates\":{},\"lowerBoundAggregates\":{}}}", part(upper), part(lower)))
+    }
+
+    #[test]
+    fn the_best_and_the_worst_of_each_entry_are_averaged() {
+        let first = r#"{"a":{"type":"inbound-rtp","kind":"video","frameHeight":360,"framesPerSecond":20},
+            "b":{"type":"inbound-rtp","kind":"video","frameHeight":720,"framesPerSecond":10},
+            "c":{"type":"inbound-rtp","kind":"video","frameHeight":720,"framesPerSecond":30},
+            "d":{"type":"inbound-rtp","kind":"video","frameHeight":360},
+            "e":{"type":"inbound-rtp","kind":"audio","frameHeight":1080},
+            "f":{"type":"inbound-rtp","kind":"video","frameHeight":0}}"#;
+        assert_eq!(means(&[first]), expected((720.0, 30.0), (360.0, 0.0)));
+        let second = r#"{"a":{"type":"inbound-rtp","kind":"video","frameHeight":180,"framesPerSecond":15}}"#;
+        assert_eq!(means(&[first, "{}", second]), expected((450.0, 22.5), (270.0, 7.5)));
+        assert_eq!(means(&["{}"]), None);
+    }
+
+    #[test]
+    fn old_heights_compare_as_text_and_what_is_no_number_is_left_out() {
+        let line = r#"{"a":{"type":"ssrc","googFrameHeightReceived":"1080","googFrameRateOutput":"30"},
+            "b":{"type":"ssrc","googFrameHeightReceived":"720","googFrameRateOutput":"9"}}"#;
+        assert_eq!(means(&[line]), expected((720.0, 9.0), (1080.0, 30.0)));
+        let odd =
+            means(&[r#"{"a":{"type":"ssrc","googFrameHeightReceived":"360","googFrameRateOutput":"x"}}"#])
+                .unwrap();
+        assert!(odd.starts_with(r#"{"upperBoundAggregates":{"meanFrameHeight":360},"#), "{odd}");
+    }
+}

@@ -66,18 +66,14 @@ fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     out.resize(end + text.len() + STRIDE, 0);
     let mut is_escaped = false;
     let mut rest = text;
-    while !rest.is_empty() {
-        let mut filled_up = [b' '; BLOCK_BYTES + STRIDE];
-        let window: &Window = match rest.first_chunk() {
-            Some(window) => window,
-            None => {
-                filled_up.get_mut(..rest.len())?.copy_from_slice(rest);
-                &filled_up
-            }
-        };
-        let length = rest.len().min(BLOCK_BYTES);
-        end = unescape_block(window, length, &mut is_escaped, out, end)?;
-        rest = rest.get(length..)?;
+    while let Some(window) = rest.first_chunk() {
+        end = unescape_block(window, BLOCK_BYTES, &mut is_escaped, out, end)?;
+        rest = rest.get(BLOCK_BYTES..)?;
+    }
+    for chunk in rest.chunks(BLOCK_BYTES) {
+        let mut window: Window = [b' '; BLOCK_BYTES + STRIDE];
+        window.get_mut(..chunk.len())?.copy_from_slice(chunk);
+        end = unescape_block(&window, chunk.len(), &mut is_escaped, out, end)?;
     }
     (!is_escaped).then_some(end)
 }
@@ -110,7 +106,7 @@ fn unescape_block(
             return Some(end);
         }
         is_plain_escape(block.get(from)).then_some(())?;
-        special &= u64::MAX.checked_shl(u32::try_from(from + 1).ok()?).unwrap_or(0);
+        special &= (u64::MAX << at) << 2;
     }
     copy(window, from, length, out, end)
 }

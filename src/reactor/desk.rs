@@ -18,6 +18,8 @@ use crate::workers::{Leftover, Report, Workers};
 
 /// Jobs that are known here at most, about 200 bytes each; further ones are found again by listing their folder.
 const JOBS_MAX: usize = 20_000;
+/// Places for jobs that are kept when there are none.
+const JOBS_KEPT: usize = 256;
 /// Reports that are handled in one turn at most, so that a fast pool cannot hold up the sockets.
 const REPORTS_PER_TURN: usize = 256;
 
@@ -188,6 +190,14 @@ impl Desk {
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
         self.pending_bytes
+    }
+
+    /// Gives memory back that a crowd of jobs needed; called once a second.
+    pub fn shrink(&mut self) {
+        if self.known.len() < self.known.capacity() / 8 {
+            self.known.shrink_to(JOBS_KEPT);
+            self.backlog.shrink_to(JOBS_KEPT);
+        }
     }
 
     /// How long the oldest finished dump has waited; zero when there is none.

@@ -39,17 +39,22 @@ struct Slot<T> {
     value: Option<T>,
 }
 
-/// A table of `T` addressed by [`SlotId`]. Grows to the largest number ever held at once; what bounds it is the
-/// limit of whoever inserts.
+/// A table of `T` addressed by [`SlotId`]. Grows to the largest number held at once, what bounds it is the limit of
+/// whoever inserts; when the last one goes its memory is given back.
 #[derive(Debug)]
 pub struct Slots<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
+    /// The generation with which a slot begins: above all that were given back.
+    first_generation: u32,
 }
+
+/// A table of no more slots than this keeps its memory.
+const KEPT_SLOTS: usize = 1024;
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new(), first_generation: 1 }
     }
 }
 
@@ -81,8 +86,8 @@ impl<T> Slots<T> {
         }
         #[expect(clippy::expect_used, reason = "2^32 sockets or sessions cannot exist at once")]
         let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 slots");
-        let id = SlotId { index, generation: 1 };
-        self.slots.push(Slot { generation: 1, value: Some(make(id)) });
+        let id = SlotId { index, generation: self.first_generation };
+        self.slots.push(Slot { generation: id.generation, value: Some(make(id)) });
         id
     }
 
@@ -107,7 +112,15 @@ impl<T> Slots<T> {
         }
         let value = slot.value.take()?;
         self.free.push(id.index);
+        if self.is_empty() && self.slots.len() > KEPT_SLOTS {
+            self.start_anew();
+        }
         Some(value)
+    }
+
+    fn start_anew(&mut self) {
+        let newest = self.slots.iter().map(|slot| slot.generation).max().unwrap_or(0);
+        *self = Self { first_generation: newest.checked_add(1).unwrap_or(1), ..Self::default() };
     }
 
     /// The ids of all occupied slots, in index order.
@@ -142,6 +155,19 @@ mod tests {
         assert_eq!(slots.find(second), Some(&'b'));
         assert_eq!(SlotId::unpack(second.pack()), second);
         assert!(second.pack() >= 1 << 32);
+    }
+
+    #[test]
+    fn an_emptied_table_gives_its_memory_back_and_no_id_twice() {
+        let mut slots = Slots::default();
+        let first: Vec<SlotId> = (0..2 * KEPT_SLOTS).map(|n| slots.insert_with(|_| n)).collect();
+        for id in &first {
+            slots.remove(*id);
+        }
+        assert_eq!((slots.len(), slots.slots.capacity(), slots.free.capacity()), (0, 0, 0));
+        let again = slots.insert_with(|_| 7);
+        assert!(!first.contains(&again));
+        assert_eq!((slots.find(again), slots.find(first[0])), (Some(&7), None));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
-//! The second half of jobs, several at a time: publish, append, remove.
+//! The second half of jobs, several at a time: publish, append; then remove.
 //!
-//! Owns the order: documents on the device and published, copies published (which commits), rows appended, dumps removed;
-//! each step is durable before the next begins. Waiting for the device is most of what a job costs, so it is done once
+//! Owns the order: documents on the device and published, copies published (which commits), rows appended; each step is
+//! durable before the next begins, and then the dumps may be removed. Waiting for the device is most of what a job costs, so it is done once
 //! for a whole batch. A job that fails here leaves the batch; the others go on.
 //! Rules: our contract, sections 3 and 6.
 
@@ -12,7 +12,7 @@ use super::prepare::{Bench, Prepared, Publication};
 use super::{Failure, Point, Shared};
 use crate::archive::{ArchiveError, DayFolder, Disk, Temporary};
 use crate::beneath;
-use crate::jobs::Step;
+use crate::jobs::{Job, Step};
 use crate::records_store::Unsynced;
 
 /// Publications from which on the whole disk is synced instead of each file. The disk may hold much that is not ours, so
@@ -45,6 +45,13 @@ pub(super) fn commit(shared: &Shared, bench: &mut Bench, batch: Vec<Prepared>) -
     commit.entries
 }
 
+/// Removes the dump of a job that was stored.
+pub(super) fn remove(shared: &Shared, job: &Job) -> Result<(), Failure> {
+    let fail = Failure::of_job(Step::Unlink, job, "remove it");
+    beneath::remove(shared.folder.finished(), &job.name).map_err(fail)?;
+    shared.pass(job, Point::Removed)
+}
+
 struct Commit<'a> {
     shared: &'a Shared,
     entries: Vec<Entry>,
@@ -71,13 +78,6 @@ impl Commit<'_> {
             entry.prepared.publication = None;
         }
         self.append_rows();
-        for entry in self.good() {
-            let job = &entry.prepared.job;
-            if let Err(error) = beneath::remove(shared.folder.finished(), &job.name) {
-                entry.failure = Some(Failure::of_job(Step::Unlink, job, "remove it")(error));
-            }
-        }
-        self.pass(Point::Removed);
     }
 
     /// Waits until what was written under temporary names is on the device.

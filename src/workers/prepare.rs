@@ -5,6 +5,7 @@
 //! deaths. Nothing is published here, so this half can be repeated at will.
 //! Rules: our contract, sections 3 and 6.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -51,14 +52,14 @@ impl Bench {
         let disks = std::mem::take(&mut self.disks);
         *self = Self { disks, ..Self::new(gzip_level) };
     }
+}
 
-    /// Sees to it that the disk of `day` is open.
-    fn open_disk(&mut self, day: &Arc<DayFolder>) -> Result<(), ArchiveError> {
-        if !self.disks.iter().any(|disk| disk.is_of(day)) {
-            self.disks.push(day.disk()?);
-        }
-        Ok(())
+/// Sees to it that the disk of `day` is open.
+fn open_disk(disks: &mut Vec<Disk>, day: &Arc<DayFolder>) -> Result<(), ArchiveError> {
+    if !disks.iter().any(|disk| disk.is_of(day)) {
+        disks.push(day.disk()?);
     }
+    Ok(())
 }
 
 /// How the first half ended.
@@ -113,7 +114,7 @@ pub(super) fn prepare(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<P
     let finished = shared.folder.finished();
     let fail = |action| Failure::of_job(Step::Open, job, action);
     // Looked at first, so that no mark is made for what is no dump.
-    match beneath::look(finished, &job.name).map_err(fail("look at it"))? {
+    match beneath::look(&finished, &job.name).map_err(fail("look at it"))? {
         Some(stat) if beneath::is_regular(&stat) => {}
         Some(_) => {
             warn!("job.foreign dump={}: is no regular file, left alone", job.name);
@@ -121,7 +122,7 @@ pub(super) fn prepare(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<P
         }
         None => return Ok(Preparation::Gone),
     }
-    let attempt = Attempt::begin(finished, &job.name).map_err(fail("mark the attempt"))?;
+    let attempt = Attempt::begin(finished.as_fd(), &job.name).map_err(fail("mark the attempt"))?;
     if attempt.deaths() >= DEATHS_MAX {
         return quarantine(shared, job).map(|()| Preparation::Quarantined);
     }
@@ -175,21 +176,25 @@ fn read(
     };
     let archive_failure = |error: ArchiveError| Failure::new(Step::Archive, &error);
 
-    let mut buffer = std::mem::take(&mut bench.buffer);
-    let mut source = Source::new(&file, &mut buffer);
+    let Bench { gzip, buffer, disks } = bench;
+    let mut source = Source::new(&file, buffer);
     let first = FirstLine::parse(source.first_line().map_err(source_failure)?);
     let dump = Dump::describe(job, &stat, first);
     let day = shared.archive.day(dump.day).map_err(archive_failure)?;
     let mut packed = None;
     if shared.is_archiving {
-        bench.open_disk(&day).map_err(archive_failure)?;
+        open_disk(disks, &day).map_err(archive_failure)?;
         let packed = packed.insert(shared.archive.temporary(&day).map_err(archive_failure)?);
-        source.copy_to(Copy { gzip: &mut bench.gzip, file: packed.file() }).map_err(source_failure)?;
+        source.copy_to(Copy { gzip, file: packed.file() }).map_err(source_failure)?;
     }
     let document = derive::read(&mut source, dump.known(job), shared.limits);
     // First what went wrong underneath: it is why the extraction could not go on.
     let (content, size_bytes) = source.finish().map_err(source_failure)?;
-    bench.buffer = buffer;
+    if u64::try_from(stat.st_size) != Ok(size_bytes) {
+        // A finished dump does not change. Whatever this is, it is not all that will be removed.
+        let error = format!("finished/{}: read {size_bytes} of {} bytes", job.name, stat.st_size);
+        return Err(Failure { step: Step::Extract, error });
+    }
     let document = document.map_err(|error| Failure::new(Step::Extract, &error))?;
     shared.pass(job, Point::Extracted)?;
 

@@ -67,8 +67,8 @@ fn look_at(shared: &Shared, name: &str) -> Found {
         return Found::Nothing;
     }
     if let Some(dump) = name.strip_suffix(attempts::SUFFIX).filter(|dump| is_dump_name(dump)) {
-        if matches!(beneath::look(finished, dump), Ok(None))
-            && let Err(error) = attempts::forget(finished, dump)
+        if matches!(beneath::look(&finished, dump), Ok(None))
+            && let Err(error) = attempts::forget(&finished, dump)
         {
             warn!("rescan.unmark dump={dump} err={}", value(error));
         }
@@ -77,7 +77,7 @@ fn look_at(shared: &Shared, name: &str) -> Found {
     if !is_dump_name(name) {
         return Found::Unknown;
     }
-    match beneath::look(finished, name) {
+    match beneath::look(&finished, name) {
         Ok(None) => Found::Nothing,
         Ok(Some(stat)) if beneath::is_regular(&stat) => {
             if shared.lock_in_hand().contains_key(name) {

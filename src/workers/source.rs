@@ -40,7 +40,12 @@ pub(super) struct Copy<'a> {
 }
 
 impl<'a> Source<'a> {
+    /// A dump that is read through `buffer`.
+    ///
+    /// # Panics
+    /// When `buffer` has no room: every dump would look empty.
     pub(super) fn new(file: &'a File, buffer: &'a mut [u8]) -> Self {
+        assert!(!buffer.is_empty(), "a dump is read through a buffer with room");
         Self { file, buffer, start: 0, end: 0, copy: None, error: None, size_bytes: 0 }
     }
 

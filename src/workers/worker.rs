@@ -133,9 +133,10 @@ impl Worker {
         let share = now().duration_since(begun) / u32::try_from(entries.len()).unwrap_or(1).max(1);
         for (entry, preparing) in entries.into_iter().zip(preparing) {
             let Prepared { job, learnt, .. } = entry.prepared;
-            match entry.failure {
-                None => self.stored(job, learnt, preparing + share),
-                Some(failure) => self.failed(job, failure),
+            let stored = entry.failure.map_or_else(|| commit::remove(&self.shared, &job), Err);
+            match stored {
+                Ok(()) => self.stored(job, learnt, preparing + share),
+                Err(failure) => self.failed(job, failure),
             }
         }
     }

@@ -271,8 +271,8 @@ impl Client {
                 }
                 frames::CLOSE => {
                     let code = frame.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
-                    if socket.is_closing {
-                        // Ours, echoed.
+                    // Ours, echoed; any other came before it, and is a reason to come back.
+                    if socket.is_closing && code == 3001 {
                         self.socket = None;
                         self.ending = Some(Ending::of(self.plan.leave));
                         return;

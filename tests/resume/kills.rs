@@ -30,7 +30,7 @@ fn kills_lose_nothing_that_a_client_could_send() {
     let mut sum = Figures::default();
     for seed in 0..rounds {
         if crate::only_seed().is_none_or(|only| only == seed) {
-            let figures = round(seed, kills);
+            let figures = round(seed, kills, scaled());
             assert_eq!(figures.defects(), 0, "seed {seed}:\n{figures}");
             sum.add(&figures);
         }
@@ -39,9 +39,23 @@ fn kills_lose_nothing_that_a_client_could_send() {
     assert!(sum.archived > 1_000, "too little was archived to prove anything: {sum}");
 }
 
-fn round(seed: u64, kills: u64) -> Figures {
+/// The same with `dump.durability = "power"`: more is sent again, nothing is lost or stored twice.
+#[test]
+fn kills_lose_nothing_when_acknowledgements_wait_for_the_disk() {
+    let (rounds, kills) = if crate::is_long() { (4, 25) } else { (1, 6) };
+    let mut sum = Figures::default();
+    for seed in 0..rounds {
+        let figures = round(seed, kills, scaled().set("dump.durability", "power"));
+        assert_eq!(figures.defects(), 0, "seed {seed}:\n{figures}");
+        sum.add(&figures);
+    }
+    eprintln!("{} kills in {rounds} rounds of {CLIENTS} clients, synced: {sum}", rounds * kills);
+    assert!(sum.acknowledged > 100, "hardly anything was acknowledged: {sum}");
+}
+
+fn round(seed: u64, kills: u64, settings: Settings) -> Figures {
     let mut rng = Rng::new(0xdead_0000 + seed);
-    let mut server = scaled().start();
+    let mut server = settings.start();
     let whereabouts = Whereabouts::default();
     whereabouts.set(Some(server.ingest));
     let calm = Arc::new(AtomicBool::new(false));

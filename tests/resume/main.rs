@@ -21,10 +21,14 @@
 mod support;
 
 mod client;
+mod disk;
 mod kills;
+mod power;
 mod proxy;
 mod record;
+mod scale;
 mod schedules;
+mod sockets;
 mod trace;
 
 use std::time::Duration;

@@ -160,14 +160,17 @@ impl Record {
             let sum = match (fate, self.ending) {
                 (Fate::Acknowledged, _) => &mut figures.acknowledged_and_lost,
                 (Fate::SentOnce | Fate::NeverSent, _) => &mut figures.overflowed,
-                (Fate::Buffered, Ending::Settled | Ending::Vanished | Ending::ToldToLeave) => {
-                    &mut figures.missing
+                // The 3002 may have been lost on its way, and a zombie does not wait for it.
+                (Fate::Buffered, _) if (1..=number).contains(&trace.habits.giant) => {
+                    &mut figures.refused_for_good
                 }
+                (
+                    Fate::Buffered,
+                    Ending::Settled | Ending::Vanished | Ending::ToldToLeave | Ending::Refused,
+                ) => &mut figures.missing,
                 (Fate::Buffered, Ending::Abrupt) => &mut figures.unsent_at_leave,
                 (Fate::Buffered, Ending::OutOfAttempts) => &mut figures.unsent_without_attempts,
                 (Fate::Buffered, Ending::GaveUp) => &mut figures.given_up,
-                (Fate::Buffered, Ending::Refused) if number < trace.habits.giant => &mut figures.missing,
-                (Fate::Buffered, Ending::Refused) => &mut figures.refused_for_good,
             };
             *sum += 1;
         }

@@ -295,14 +295,15 @@ fn announced_bytes() {
 #[test]
 fn outgoing_bytes() {
     // What the kernel takes is not ours to bound; so that it takes little, accepted sockets inherit a small send buffer.
-    // (The peer's receive buffer must not be small: one that overflows drops the acknowledgements of what it sends, too.)
     let ingest = TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::sockopt::set_socket_send_buffer_size(&ingest, 1).unwrap();
     let metrics = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
     let settings = Settings::new().set("limits.outgoing_bytes", 1024).set("dump.flush_interval_ms", 0);
     let scene = Scene::set(settings.sockets(Arc::new(ingest), metrics));
     let id = Rng::new(52).uuid();
-    let mut client = WsClient::open(scene.server.ingest, &Upgrade::browser(&id));
+    let mut stream = http::connect_with_little_room(scene.server.ingest).unwrap();
+    stream.write_all(Upgrade::browser(&id).head().as_bytes()).unwrap();
+    let mut client = WsClient::upgraded(stream).unwrap().expect("the upgrade is accepted");
     // Each batch of a hundred entries earns an acknowledgement.
     let entry = entry_message(&id, "[\"e\",null,1,1700000000001,1]");
     let batch = frames::message(frames::TEXT, entry.repeat(1000).as_bytes());

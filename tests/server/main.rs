@@ -16,6 +16,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod abuse;
 mod auth;
 mod crash;
 mod http;
@@ -26,4 +27,5 @@ mod messages;
 mod metrics;
 mod shutdown;
 mod systemd;
+mod tls;
 mod websocket;

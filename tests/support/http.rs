@@ -47,6 +47,19 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// As [`connect`], with a small receive buffer from the start: one that shrinks later overflows, and the kernel drops the
+/// acknowledgements of what we send, too.
+pub(crate) fn connect_with_little_room(address: SocketAddr) -> io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    sockopt::set_socket_recv_buffer_size(&socket, 16 * 1024)?;
+    connect(&socket, &address)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    Ok(stream)
+}
+
 /// Sends `request` as it is and reads the answer to the end of the stream.
 pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> Response {
     let mut stream = connect(address).expect("the port accepts");

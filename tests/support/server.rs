@@ -186,6 +186,11 @@ impl TestServer {
         Archive::at(self.root().join("archive"))
     }
 
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
@@ -279,6 +284,14 @@ impl TestServer {
         self.wait_until(&format!("{series} >= {least}"), || {
             Some(self.metric(series)).filter(|value| *value >= least)
         })
+    }
+
+    /// Lets so much time pass.
+    pub(crate) fn watch_for(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            self.log.wait_for_news(left);
+        }
     }
 
     /// What the process uses at present.

@@ -97,10 +97,10 @@ impl Base {
                 match mention.shape {
                     Shape::Object | Shape::Opaque => {
                         kept += 1;
-                        keep_first(
-                            &mut outcome,
-                            merge(report, mention, &mut delta.fields, self.line, budget),
-                        );
+                        let was_of_interest = report.is_of_interest();
+                        let merged = merge(report, mention, &mut delta.fields, self.line, budget);
+                        keep_first(&mut outcome, merged);
+                        is_same_interest &= report.is_of_interest() == was_of_interest;
                     }
                     Shape::Falsy => {
                         // It goes, and comes back as it is, behind the others.
@@ -163,14 +163,16 @@ impl Base {
         self.find_place(key).and_then(|place| u32::try_from(place).ok())
     }
 
-    /// Notes that `line` mentions a report; the mention of the same line that this overrules.
+    /// Notes that `line` mentions a report; which of its mentions did so before, and stays the one noted.
     #[inline]
     pub(super) fn mention(&mut self, place: u32, line: u32, mention: usize) -> Option<usize> {
         let report = self.reports.get_mut(place as usize)?;
-        let earlier = (report.mentioned == line).then_some(report.mention as usize);
+        if report.mentioned == line {
+            return Some(report.mention as usize);
+        }
         report.mentioned = line;
         report.mention = u32::try_from(mention).unwrap_or(u32::MAX);
-        earlier
+        None
     }
 
     fn find_place(&self, key: &str) -> Option<usize> {

@@ -181,7 +181,7 @@ impl Delta {
         Ok(())
     }
 
-    /// Reads a mention; an earlier one of the same report in this line is overruled.
+    /// Reads a mention. If the line has mentioned the report before, what it says now counts, at that place.
     #[inline]
     fn read_target(
         &mut self,
@@ -191,12 +191,15 @@ impl Delta {
         line: u32,
         reports_max: usize,
     ) -> Result<(), LineError> {
-        if let (Target::Known(place), Some(base)) = (&target, base)
-            && let Some(earlier) = base.mention(*place, line, self.mentions.len())
-        {
-            self.void(earlier);
+        let earlier = match (&target, base) {
+            (Target::Known(place), Some(base)) => base.mention(*place, line, self.mentions.len()),
+            (Target::Known(_) | Target::New(_) | Target::Void, _) => None,
+        };
+        self.read_mention(scanner, target, reports_max)?;
+        if let Some(earlier) = earlier {
+            self.overrule(earlier, self.mentions.len() - 1);
         }
-        self.read_mention(scanner, target, reports_max)
+        Ok(())
     }
 
     #[inline]
@@ -272,45 +275,37 @@ impl Delta {
         u32::try_from(self.fields.len()).unwrap_or(u32::MAX)
     }
 
-    fn void(&mut self, mention: usize) {
-        if let Some(mention) = self.mentions.get_mut(mention) {
-            mention.target = Target::Void;
+    /// Lets a mention say what a later one of the same report does, which is void then.
+    fn overrule(&mut self, earlier: usize, later: usize) {
+        let Some(mention) = self.mentions.get_mut(later) else { return };
+        mention.target = Target::Void;
+        let says = (mention.shape, mention.kind, mention.fields.clone());
+        if let Some(mention) = self.mentions.get_mut(earlier) {
+            (mention.shape, mention.kind, mention.fields) = says;
         }
     }
 
-    /// Among new reports under the same key, lets the first have what the last one says.
+    /// Overrules new reports by later ones under the same key.
     pub(super) fn void_repeated(&mut self) {
-        let mut new: Vec<usize> = Vec::new();
+        let is_new = |mention: &&Mention| matches!(mention.target, Target::New(_));
+        if self.mentions.iter().filter(is_new).count() < 2 {
+            return;
+        }
+        let mut new: Vec<(&str, usize)> = Vec::new();
         for (at, mention) in self.mentions.iter().enumerate() {
-            if matches!(mention.target, Target::New(_)) {
-                new.push(at);
+            if let Target::New(key) = &mention.target {
+                new.push((key, at));
             }
         }
-        let key = |at: &usize| match self.mentions.get(*at).map(|mention| &mention.target) {
-            Some(Target::New(key)) => &**key,
-            _ => "",
-        };
-        new.sort_by(|a, b| key(a).cmp(key(b)));
-        let runs: Vec<(usize, usize)> = new
-            .chunk_by(|a, b| key(a) == key(b))
-            .filter(|run| run.len() > 1)
-            .flat_map(|run| {
-                let last = run.last().copied().unwrap_or_default();
-                run.iter().map(move |at| (*at, last))
-            })
-            .collect();
-        let mut place = None;
-        for (at, last) in runs {
-            // The first of a run keeps its place and gets the contents of the last; the others are void.
-            if place != Some(last) {
-                place = Some(last);
-                let says = self.mentions.get(last).map(|m| (m.shape, m.kind, m.fields.clone()));
-                if let (Some((shape, kind, fields)), Some(mention)) = (says, self.mentions.get_mut(at)) {
-                    (mention.shape, mention.kind, mention.fields) = (shape, kind, fields);
-                }
-            } else {
-                self.void(at);
-            }
+        new.sort_unstable();
+        let same = new.windows(2).filter_map(|pair| match pair {
+            [(key, earlier), (next, later)] if key == next => Some((*earlier, *later)),
+            _ => None,
+        });
+        // From behind, so that the last one's say reaches the first.
+        let pairs: Vec<(usize, usize)> = same.collect();
+        for (earlier, later) in pairs.into_iter().rev() {
+            self.overrule(earlier, later);
         }
     }
 }

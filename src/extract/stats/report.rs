@@ -52,7 +52,7 @@ impl ReportType {
 #[derive(Debug)]
 pub(in crate::extract) struct Report {
     key: Box<str>,
-    /// Whether the key stands in a line as it is, between quotes.
+    /// Whether the key stands in a line as it is, between quotes, and means this report there.
     pub(super) is_plain: bool,
     pub(super) shape: Shape,
     /// Which fields it has; their values lie in `values` in the order of the bits.
@@ -77,7 +77,8 @@ static ABSENT: Value = Value::Absent;
 impl Report {
     /// A report without fields.
     pub(super) fn new(key: Box<str>, shape: Shape, line: u32) -> Self {
-        let is_plain = !key.bytes().any(|b| matches!(b, b'"' | b'\\' | 0..=0x1f));
+        // A member `timestamp` is no report in any line but the first.
+        let is_plain = &*key != "timestamp" && !key.bytes().any(|b| matches!(b, b'"' | b'\\' | 0..=0x1f));
         Self {
             key,
             is_plain,

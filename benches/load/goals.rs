@@ -1,0 +1,71 @@
+//! The table of goals: what was measured, beside what it is measured against.
+
+use std::collections::HashMap;
+
+use super::report::median;
+use super::scenario::{
+    Figures, MEMORY, MEMORY_LEFT, PER_MESSAGE, PER_OPENING, PROCESSED, RECEIVED, SESSION_ARCHIVED, TURN,
+};
+
+/// What jitsi/rtcstats-server needs for a message in a saturated run, processing included, in microseconds; measured
+/// on a machine of the same kind (2 virtual cores). The other figures of it stand in `docs/performance.md`.
+const REFERENCE_PROCESSED_US: f64 = 97.0;
+
+/// All runs of each scenario: ours, and the sink's where it has one.
+pub(crate) type Results = HashMap<&'static str, Vec<(Figures, Option<Figures>)>>;
+
+/// Prints the table, as far as its scenarios were run.
+pub(crate) fn print(results: &Results) {
+    let goals: [(&str, Option<f64>, &str, &str); 13] = [
+        ("1  saturated: CPU per message / raw sink", ratio(results, "saturate", RECEIVED), "2.0", "2.5"),
+        (
+            "2a processed, no archive: / reference's 97 us",
+            reference(results, "saturate-unarchived"),
+            "0.100",
+            "0.125",
+        ),
+        ("2b processed and archived: / reference's 97 us", reference(results, "saturate"), "0.20", "0.25"),
+        ("3a 2,000 x 1/s: CPU per message / raw sink", ratio(results, "paced", PER_MESSAGE), "0.5", "0.9"),
+        ("3b the same, flushed every 5 s", ratio(results, "paced-flush-5s", PER_MESSAGE), "0.4", "0.7"),
+        ("4  B of memory per idle connection and session", ours(results, "idle", MEMORY), "300", "512"),
+        ("5  MiB over the start after 19,500 connections", mib_left(results), "10", "10"),
+        ("6a opening, tmpfs / raw sink", ratio(results, "open", PER_OPENING), "1.1", "1.3"),
+        ("6b us per session of 10 messages, tmpfs", ours(results, "churn", SESSION_ARCHIVED), "200", "300"),
+        ("6c the same, disk", ours(results, "churn-disk", SESSION_ARCHIVED), "-", "-"),
+        ("7a 5,000/s: 19,500 connections / 500", many_to_few(results), "1.1", "1.3"),
+        ("7b ms, 99.9 % of turns, 19,500 connections", ours(results, "many-calm", TURN), "5", "10"),
+        ("7c the same, 500 connections", ours(results, "few-busy", TURN), "5", "10"),
+    ];
+    println!("\n  {:<50} {:>10} {:>7} {:>7}", "goal", "measured", "aim", "bar");
+    for (what, value, aim, bar) in goals {
+        let value = value.map_or("not run".to_owned(), |value| {
+            if value < 10.0 { format!("{value:.3}") } else { format!("{value:.0}") }
+        });
+        println!("  {what:<50} {value:>10} {aim:>7} {bar:>7}");
+    }
+}
+
+fn ours(results: &Results, scenario: &str, what: &str) -> Option<f64> {
+    let values: Vec<f64> = results.get(scenario)?.iter().filter_map(|(ours, _)| ours.value(what)).collect();
+    (!values.is_empty()).then(|| median(&values))
+}
+
+/// Median of the ratios of the pairs.
+fn ratio(results: &Results, scenario: &str, what: &str) -> Option<f64> {
+    let pairs = results.get(scenario)?.iter();
+    let ratios: Vec<f64> =
+        pairs.filter_map(|(ours, sink)| Some(ours.value(what)? / sink.as_ref()?.value(what)?)).collect();
+    (!ratios.is_empty()).then(|| median(&ratios))
+}
+
+fn reference(results: &Results, scenario: &str) -> Option<f64> {
+    Some(ours(results, scenario, PROCESSED)? / REFERENCE_PROCESSED_US)
+}
+
+fn mib_left(results: &Results) -> Option<f64> {
+    Some(ours(results, "many-calm", MEMORY_LEFT)? / 1024.0)
+}
+
+fn many_to_few(results: &Results) -> Option<f64> {
+    Some(ours(results, "many-calm", PER_MESSAGE)? / ours(results, "few-busy", PER_MESSAGE)?)
+}

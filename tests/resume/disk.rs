@@ -1,0 +1,400 @@
+//! The disk fails: full, broken, read-only, removed, no descriptors. Nothing acknowledged is missing afterwards, the
+//! process lives, tells its clients, and recovers by itself.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+
+use crate::client::{Client, Leave, Plan, Whereabouts};
+use crate::kills::{scaled, settle};
+use crate::record::{Figures, Record};
+use crate::support::{Rng, Settings, TestServer, Upgrade, WsClient};
+use crate::trace::{Habits, Trace};
+
+/// A file system in memory, unmounted when dropped.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    /// At the place of the dump folder; `None`, loudly, where that is not allowed.
+    fn mount(settings: &Settings, size: &str) -> Option<Self> {
+        let path = settings.root().join("temp");
+        std::fs::create_dir(&path).unwrap();
+        let options = format!("size={size}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(path)),
+            other => {
+                eprintln!("SKIPPED: a file system of its own cannot be mounted here: {other:?}");
+                None
+            }
+        }
+    }
+
+    fn remount(&self, how: &str) -> bool {
+        let options = format!("remount,{how}");
+        let status = Command::new("mount").args(["-o", &options]).arg(&self.0).stderr(Stdio::null()).status();
+        status.unwrap().success()
+    }
+
+    /// Fills it up to the last byte, or until so many are left; the file that did it.
+    fn fill(&self, left: u64) -> PathBuf {
+        let path = self.0.join(".filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let free = || {
+            let stat = rustix::fs::statvfs(&self.0).unwrap();
+            stat.f_bavail * stat.f_frsize
+        };
+        while free() > left && file.write_all(&[7; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Clients that trace for a while and then wait until all is well.
+struct Crowd {
+    calm: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Record>>,
+}
+
+impl Crowd {
+    /// `count` clients, which begin one after the other, `apart_ms` apart.
+    fn start(server: &TestServer, seed: u64, tracing_ms: u64, count: u64, apart_ms: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let whereabouts = Whereabouts::default();
+        whereabouts.set(Some(server.ingest));
+        let calm = Arc::new(AtomicBool::new(false));
+        let one = |index: u64| {
+            let plan = Plan::roll(&mut rng, tracing_ms, 6, Leave::Settled);
+            let habits = Habits { is_legacy: false, odd_shapes: 0, giant: 0 };
+            let trace = Trace::new(&mut rng, habits);
+            let (rng, calm) = (Rng::new(rng.next()), Arc::clone(&calm));
+            let client = Client::new(trace, Plan { floods: 0, ..plan }, rng, whereabouts.clone(), calm);
+            std::thread::spawn(move || {
+                crate::pass(Duration::from_millis(index * apart_ms));
+                client.run()
+            })
+        };
+        let clients = (0..count).map(one).collect();
+        Self { calm, clients }
+    }
+
+    fn end(self) -> Vec<Record> {
+        self.calm.store(true, Ordering::Relaxed);
+        self.clients.into_iter().map(|client| client.join().expect("a client keeps to its rules")).collect()
+    }
+}
+
+fn check(server: TestServer, records: &[Record], what: &str) -> Figures {
+    let figures = settle(server, records);
+    assert_eq!(figures.defects(), 0, "{what}:\n{figures}");
+    eprintln!("{what}: {figures}");
+    figures
+}
+
+/// The disk is full, again and again, with no floor set: appends fail, clients are told with 1013, come back, and bring
+/// everything again.
+#[test]
+fn a_full_disk_loses_nothing() {
+    let settings = scaled();
+    let Some(disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let crowd = Crowd::start(&server, 70, 1_500, 4, 0);
+    for _ in 0..3 {
+        crate::pass(Duration::from_millis(200));
+        let filler = disk.fill(0);
+        server.wait_for_metric("rtcstats_connections_closed_total{reason=\"storage_error\"}", 1.0);
+        crate::pass(Duration::from_millis(150));
+        std::fs::remove_file(filler).unwrap();
+    }
+    let records = crowd.end();
+    assert!(server.metric("rtcstats_dump_write_errors_total") >= 1.0);
+    check(server, &records, "full disk");
+}
+
+/// Below the floor nobody new is let in, and nobody comes back, which would reset a client's patience; who is open goes
+/// on. Above it all is well again by itself.
+#[test]
+fn below_the_floor_new_sessions_are_refused_and_open_ones_go_on() {
+    let settings = scaled().set("dump.min_free_bytes", 2 << 20);
+    let Some(disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let (mut open, away) = (Session::new("open"), Session::new("away"));
+    let mut open_socket = open.connect(&server, 0);
+    let mut away_socket = away.connect(&server, 0);
+    away.send(&mut away_socket, 1);
+    away_socket.reset();
+    server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", 1.0);
+    let filler = disk.fill(1 << 20);
+    let refusals = "rtcstats_connections_refused_total{reason=\"disk_full\"}";
+    for session in [&Session::new("new"), &away] {
+        server.wait_until("connections are refused", || {
+            WsClient::try_connect(server.ingest, &session.upgrade(true))
+                .unwrap()
+                .err()
+                .filter(|answer| answer.status == 503)
+        });
+    }
+    assert!(server.metric(refusals) >= 2.0);
+    assert_eq!(crate::support::http::get(server.ingest, "/healthcheck").status, 200);
+    open.count = 150;
+    (1..=150).for_each(|number| open.send(&mut open_socket, number));
+    assert_eq!(open_socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
+    std::fs::remove_file(filler).unwrap();
+    let mut back = server.wait_until("it is let in again", || {
+        WsClient::try_connect(server.ingest, &away.upgrade(true)).unwrap().ok()
+    });
+    assert_eq!(back.expect_text(), r#"{"type":"sn","body":{"value":1,"state":"initial"}}"#);
+    back.close(3001);
+    open_socket.close(3001);
+    open.expect_archived(&server, 150);
+    away.expect_archived(&server, 1);
+}
+
+/// The file system becomes read-only under a waiting session: it is refused, not greeted, and goes on afterwards.
+#[test]
+fn a_read_only_file_system_is_survived() {
+    let settings = scaled().set("dump.min_free_bytes", 1).set("sessions.reconnect_grace_s", 60);
+    let Some(disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let session = Session::new("read-only");
+    let mut socket = session.connect(&server, 0);
+    (1..=5).for_each(|number| session.send(&mut socket, number));
+    socket.reset();
+    server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", 1.0);
+    // A server without open sessions holds nothing open for writing.
+    assert!(disk.remount("ro"), "the file system is busy");
+    server.wait_until("it is refused", || {
+        WsClient::try_connect(server.ingest, &session.upgrade(true))
+            .unwrap()
+            .err()
+            .filter(|answer| answer.status == 503)
+    });
+    assert!(disk.remount("rw"));
+    let mut socket = server.wait_until("it is let in again", || {
+        WsClient::try_connect(server.ingest, &session.upgrade(true)).unwrap().ok()
+    });
+    assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":5,"state":"initial"}}"#);
+    session.send(&mut socket, 6);
+    socket.close(3001);
+    session.expect_archived(&server, 6);
+}
+
+/// A dump that cannot be moved to the finished ones is moved as soon as that is possible, without a restart.
+#[test]
+fn finishing_is_tried_again() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 1);
+    let Some(disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let session = Session::new("unfinished");
+    let mut socket = session.connect(&server, 0);
+    session.send(&mut socket, 1);
+    socket.reset();
+    server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", 1.0);
+    assert!(disk.remount("ro"), "the file system is busy");
+    server.expect_log("cannot finish");
+    assert!(disk.remount("rw"));
+    session.expect_archived(&server, 1);
+}
+
+/// Every write to a dump fails for a while.
+#[test]
+fn write_errors_lose_nothing() {
+    let server = scaled().start();
+    let crowd = Crowd::start(&server, 71, 1_500, 4, 0);
+    for _ in 0..3 {
+        crate::pass(Duration::from_millis(200));
+        let Some(fault) = Fault::inject(&server, "writev:error=EIO") else {
+            drop(crowd.end());
+            return;
+        };
+        crate::pass(Duration::from_millis(200));
+        fault.end();
+    }
+    let records = crowd.end();
+    assert!(server.metric("rtcstats_dump_write_errors_total") >= 1.0);
+    check(server, &records, "write errors");
+}
+
+/// strace as a source of faults.
+struct Fault(Child);
+
+impl Fault {
+    fn inject(server: &TestServer, what: &str) -> Option<Self> {
+        let call = what.split(':').next().unwrap();
+        let child = Command::new("strace")
+            .args(["-f", "-p", &server.pid().to_string(), "-o", "/dev/null"])
+            .args(["-e", &format!("trace={call}"), "-e", &format!("inject={what}")])
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn();
+        let Ok(mut child) = child else {
+            eprintln!("SKIPPED: there is no strace");
+            return None;
+        };
+        let mut said = String::new();
+        for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+            if line.contains("attached") {
+                return Some(Self(child));
+            }
+            said += &line;
+        }
+        eprintln!("SKIPPED: strace cannot attach: {said}");
+        None
+    }
+
+    fn end(mut self) {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// No descriptor is left for a while: connections wait, dumps fail, and both go on afterwards.
+#[test]
+fn running_out_of_descriptors_loses_nothing() {
+    let server = scaled().start();
+    let crowd = Crowd::start(&server, 72, 300, 20, 40);
+    let pid = Pid::from_raw(server.pid() as i32);
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    for _ in 0..4 {
+        crate::pass(Duration::from_millis(150));
+        let before =
+            prlimit(pid, Resource::Nofile, Rlimit { current: Some(8), maximum: limit.maximum }).unwrap();
+        // One that finds nothing left to be accepted with.
+        let _waiting = crate::support::http::connect(server.ingest).unwrap();
+        crate::pass(Duration::from_millis(150));
+        prlimit(pid, Resource::Nofile, before).unwrap();
+    }
+    let records = crowd.end();
+    assert!(server.metric("rtcstats_accept_errors_total") >= 1.0);
+    check(server, &records, "no descriptors");
+}
+
+/// The dump folder is removed: noticed before the next acknowledgement, created again, its loss counted; clients are
+/// sent back to what they still have, and no second server gets in.
+#[test]
+fn a_removed_dump_folder_is_created_again() {
+    let server = scaled().set("sessions.reconnect_grace_s", 60).start();
+    let (open, away) = (Session::new("was-open"), Session::new("was-away"));
+    let mut open_socket = open.connect(&server, 0);
+    (1..=5).for_each(|number| open.send(&mut open_socket, number));
+    let mut away_socket = away.connect(&server, 0);
+    (1..=3).for_each(|number| away.send(&mut away_socket, number));
+    away_socket.reset();
+    server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", 1.0);
+    server.wait_until("it is written", || server.dump_path(&open.id).is_file().then_some(()));
+
+    remove_all(&server.dump_path(""));
+    open.send(&mut open_socket, 6);
+    // Number 6 went the way of the others, so nothing is said of it but this.
+    open_socket.expect_close(1013);
+    let mut back = open.connect(&server, 0);
+    (1..=6).for_each(|number| open.send(&mut back, number));
+    back.close(3001);
+    open.expect_archived(&server, 6);
+    let mut back = away.connect(&server, 0);
+    (2..=4).for_each(|number| away.send(&mut back, number));
+    back.close(3001);
+    let dumps = away.archived(&server);
+    assert_eq!(dumps.connection_info()["server"]["continuesFrom"], 1, "{dumps:?}");
+
+    server.wait_for_metric("rtcstats_dumps_removed_total", 2.0);
+    assert!(server.dump_path(".lock").is_file() && server.dump_path("quarantine").is_dir());
+    assert!(server.settings().try_start().is_err(), "the new folder is locked, too");
+}
+
+/// As before, under load: what is acknowledged after the folder is back is kept.
+#[test]
+fn removed_folders_under_load_are_survived() {
+    let server = scaled().start();
+    let before = Crowd::start(&server, 73, 1_000, 4, 0);
+    for part in ["", "finished", ""] {
+        crate::pass(Duration::from_millis(250));
+        server.wait_until("it is there", || server.dump_path(part).is_dir().then_some(()));
+        remove_all(&server.dump_path(part));
+    }
+    let lossy = before.end();
+    server.wait_until("the folder is back", || server.dump_path("finished").is_dir().then_some(()));
+    let after = Crowd::start(&server, 74, 300, 4, 0).end();
+    let mut sum = settle_and_sum(server, &lossy, &after);
+    assert_eq!(sum.1.defects(), 0, "{}", sum.1);
+    // What was in the removed folders is gone, all else is as it should be.
+    assert!(sum.0.acknowledged_and_lost > 0, "nothing was removed: {}", sum.0);
+    (sum.0.acknowledged_and_lost, sum.0.missing, sum.0.split) = (0, 0, 0);
+    assert_eq!(sum.0.defects(), 0, "{}", sum.0);
+}
+
+fn settle_and_sum(server: TestServer, first: &[Record], second: &[Record]) -> (Figures, Figures) {
+    let (settings, sum) = (server.settings(), settle(server, first));
+    let archive = crate::support::Archive::at(settings.root().join("archive"));
+    let mut other = Figures::default();
+    second.iter().for_each(|record| other.add(&record.check(&archive)));
+    (sum, other)
+}
+
+/// Out of the way first, so that nothing is created in it while it is removed.
+fn remove_all(folder: &Path) {
+    let gone = folder.parent().unwrap().join("gone");
+    let path = folder.components().as_path().to_owned();
+    std::fs::rename(path, &gone).unwrap();
+    std::fs::remove_dir_all(gone).unwrap();
+}
+
+/// A session by hand.
+struct Session {
+    id: String,
+    count: u64,
+}
+
+impl Session {
+    fn new(id: &str) -> Self {
+        Self { id: id.into(), count: 0 }
+    }
+
+    fn upgrade(&self, is_reconnect: bool) -> Upgrade {
+        Upgrade::browser(&self.id)
+            .target(&format!("/room?statsSessionId={}&isReconnect={is_reconnect}", self.id))
+    }
+
+    /// Connects and is greeted with `value`.
+    fn connect(&self, server: &TestServer, value: u64) -> WsClient {
+        let mut socket = WsClient::connect(server.ingest, &self.upgrade(true));
+        let greeting = format!(r#"{{"type":"sn","body":{{"value":{value},"state":"initial"}}}}"#);
+        assert_eq!(socket.expect_text(), greeting);
+        socket
+    }
+
+    fn line(number: u64) -> String {
+        format!("[\"t\",null,{{}},{},{number}]", 1_700_000_000_000 + number)
+    }
+
+    fn send(&self, socket: &mut WsClient, number: u64) {
+        socket.send_text(&crate::support::script::entry_message(&self.id, &Self::line(number)));
+    }
+
+    /// Its only dump, once archived.
+    fn archived(&self, server: &TestServer) -> crate::support::archive::ArchivedDump {
+        let dumps = server.wait_until("it is archived", || {
+            let dumps = server.archive().dumps_of(&self.id);
+            (!dumps.is_empty()).then_some(dumps)
+        });
+        assert_eq!(dumps.len(), 1, "{dumps:?}");
+        dumps.into_iter().next().unwrap()
+    }
+
+    fn expect_archived(&self, server: &TestServer, count: u64) {
+        let lines: Vec<String> = (1..=count).map(Self::line).collect();
+        assert_eq!(self.archived(server).lines(), lines);
+    }
+}

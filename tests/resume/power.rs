@@ -1,0 +1,188 @@
+//! `dump.durability = "power"`: the order of system calls, failing syncs, and restarts.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::kills::{scaled, settle};
+use crate::support::client::Incoming;
+use crate::support::script::entry_message;
+use crate::support::{TestServer, Upgrade, WsClient};
+
+/// strace, attached to a server until dropped or ended.
+struct Tracer(Child);
+
+impl Tracer {
+    /// `None`, loudly, where there is none or it may not.
+    fn attach(server: &TestServer, arguments: &[&str], output: &Path) -> Option<Self> {
+        let child = Command::new("strace")
+            .args(["-f", "-p", &server.pid().to_string(), "-o"])
+            .arg(output)
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn();
+        let Ok(mut child) = child else {
+            eprintln!("SKIPPED: there is no strace");
+            return None;
+        };
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        if lines.any(|line| line.contains("attached")) {
+            return Some(Self(child));
+        }
+        eprintln!("SKIPPED: strace cannot attach");
+        None
+    }
+
+    fn end(mut self) {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn upgrade(id: &str) -> Upgrade {
+    Upgrade::browser(id).target(&format!("/room?statsSessionId={id}&isReconnect=true"))
+}
+
+fn send(client: &mut WsClient, id: &str, number: u64) {
+    let line = format!("[\"t\",null,{{}},{},{number}]", 1_700_000_000_000 + number);
+    client.send_text(&entry_message(id, &line));
+}
+
+/// Acknowledgements up to `last`.
+fn expect_acknowledged(client: &mut WsClient, last: u64) {
+    while client.expect_text() != format!(r#"{{"type":"sn","body":{{"value":{last}}}}}"#) {}
+}
+
+/// No acknowledgement leaves before a sync that began behind the write of its entry has ended; and the name of a new
+/// dump is synced with it.
+#[test]
+fn acknowledgements_come_behind_the_sync_that_covers_them() {
+    let server = scaled().set("dump.durability", "power").start();
+    let trace = server.root().join("trace");
+    let calls = "trace=writev,write,sendto,fdatasync,fsync,syncfs";
+    let Some(tracer) = Tracer::attach(&server, &["-s", "100000", "-e", calls], &trace) else { return };
+    let mut client = WsClient::open(server.ingest, &upgrade("order"));
+    for hundred in 1..=8 {
+        (1..=100).for_each(|n| send(&mut client, "order", (hundred - 1) * 100 + n));
+        expect_acknowledged(&mut client, hundred * 100);
+    }
+    tracer.end();
+    let text = std::fs::read_to_string(trace).unwrap();
+    let order = Order::of(&text);
+    assert_eq!((order.written, order.acknowledged), (800, 8), "{order:?}");
+    assert!(order.folder_syncs >= 1 && order.syncs >= 8, "{order:?}");
+    eprintln!("{order:?}");
+}
+
+/// What a trace of system calls tells.
+#[derive(Debug, Default)]
+struct Order {
+    /// Highest number whose write has ended, and of those whose write has not.
+    written: u64,
+    being_written: u64,
+    /// Highest number written when the sync under way began, and when the last one that ended did.
+    syncing: u64,
+    durable: u64,
+    syncs: u64,
+    folder_syncs: u64,
+    acknowledged: u64,
+}
+
+impl Order {
+    fn of(trace: &str) -> Self {
+        let mut order = Self::default();
+        for line in trace.lines() {
+            let has_begun = |call: &str| line.contains(&format!(" {call}("));
+            let has_ended = |call: &str| {
+                line.contains(&format!("<... {call} resumed>"))
+                    || (has_begun(call) && !line.contains("<unfinished"))
+            };
+            if has_begun("writev") {
+                order.being_written = numbers(line).max().unwrap_or(order.being_written);
+            }
+            if has_ended("writev") {
+                order.written = order.written.max(order.being_written);
+            }
+            for call in ["fdatasync", "syncfs"] {
+                if has_begun(call) {
+                    order.syncing = order.written;
+                }
+                if has_ended(call) {
+                    assert!(line.contains("= 0"), "{line}");
+                    order.durable = order.syncing;
+                    order.syncs += 1;
+                }
+            }
+            order.folder_syncs += u64::from(has_ended("fsync"));
+            if let Some((_, value)) = line.split_once(r#"{\"type\":\"sn\",\"body\":{\"value\":"#) {
+                let value: u64 = value.split(['}', ',']).next().unwrap().parse().unwrap();
+                assert!(value <= order.durable, "{value} is acknowledged behind {order:?}");
+                assert!(
+                    value == 0 || order.folder_syncs > 0,
+                    "the name of the dump was not synced: {order:?}"
+                );
+                order.acknowledged += u64::from(value > 0);
+            }
+        }
+        order
+    }
+}
+
+/// The numbers at the ends of the entries in a traced write.
+fn numbers(line: &str) -> impl Iterator<Item = u64> {
+    let numbers = line.split(r"]\n").filter_map(move |entry| entry.rsplit_once(',')?.1.parse().ok());
+    // The first line of a dump ends in a clock.
+    numbers.filter(|number| *number < 100_000_000_000)
+}
+
+/// After a failed sync nothing of it is ever acknowledged: the client is sent away, begins a new part where the last
+/// good sync ended, and what the old one holds beyond is not believed.
+#[test]
+fn a_failed_sync_is_never_a_success_later() {
+    let server = scaled().set("dump.durability", "power").start();
+    let mut client = WsClient::open(server.ingest, &upgrade("failed"));
+    (1..=100).for_each(|number| send(&mut client, "failed", number));
+    expect_acknowledged(&mut client, 100);
+    let arguments = ["-e", "trace=fdatasync,syncfs", "-e", "inject=fdatasync,syncfs:error=EIO"];
+    let Some(tracer) = Tracer::attach(&server, &arguments, Path::new("/dev/null")) else { return };
+    (101..=300).for_each(|number| send(&mut client, "failed", number));
+    match client.receive() {
+        Incoming::Close { code, .. } => assert_eq!(code, Some(1013)),
+        other => panic!("{other:?} instead of a close frame"),
+    }
+    server.wait_for_metric("rtcstats_dump_sync_errors_total", 1.0);
+    tracer.end();
+    // The number in the memory of ended sessions is doubted, too, until everything has been synced.
+    let mut client = WsClient::open(server.ingest, &upgrade("failed"));
+    (1..=300).for_each(|number| send(&mut client, "failed", number));
+    expect_acknowledged(&mut client, 300);
+    client.close(3001);
+    let dumps = server.wait_until("both parts are archived", || {
+        Some(server.archive().dumps_of("failed")).filter(|dumps| dumps.len() == 2)
+    });
+    assert_eq!(dumps[1].connection_info()["server"]["continuesFrom"], 100);
+    assert_eq!(dumps[1].lines().len(), 200, "101 to 300");
+    assert!(dumps[0].lines().len() >= 100);
+}
+
+/// A server that is killed does not know what of its dumps was synced: it greets with 0 until it has made sure.
+#[test]
+fn a_killed_server_greets_with_nothing_it_cannot_promise() {
+    let server = scaled().set("dump.durability", "power").set("sessions.reconnect_grace_s", 60).start();
+    let mut client = WsClient::open(server.ingest, &upgrade("killed"));
+    (1..=150).for_each(|number| send(&mut client, "killed", number));
+    expect_acknowledged(&mut client, 100);
+    let server = server.kill9().start();
+    let mut client = WsClient::connect(server.ingest, &upgrade("killed"));
+    let greeting = client.expect_text();
+    let greetings =
+        [0, 150, 100].map(|n| format!(r#"{{"type":"sn","body":{{"value":{n},"state":"initial"}}}}"#));
+    assert!(greetings.contains(&greeting), "{greeting}");
+    (101..=300).for_each(|number| send(&mut client, "killed", number));
+    expect_acknowledged(&mut client, 300);
+    client.close(3001);
+    assert_eq!(settle(server, &[]).defects(), 0);
+}

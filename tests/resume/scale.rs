@@ -1,0 +1,54 @@
+//! What waiting sessions cost, and how soon those of an earlier server are known.
+
+use std::time::Instant;
+
+use crate::support::script::entry_message;
+use crate::support::{Settings, TestServer, Upgrade, WsClient};
+
+/// Issue: ten thousand cost less than 10 MiB.
+const WAITING_BYTES_MAX: f64 = 10.0 * 1024.0 * 1024.0 / 10_000.0;
+
+/// Waiting sessions are cheap; and after a crash all of them are known again soon.
+#[test]
+fn waiting_sessions_are_cheap_and_found_again() {
+    let (first, all) = if crate::is_long() { (2_000, 12_000) } else { (500, 2_500) };
+    let server =
+        Settings::new().set("sessions.reconnect_grace_s", 600).set("dump.flush_interval_ms", 10).start();
+    // The first ones fill what the process needs anyway.
+    leave_waiting(&server, 0..first);
+    let before = resident_bytes(&server);
+    leave_waiting(&server, first..all);
+    let each = (resident_bytes(&server) - before) / (all - first) as f64;
+    eprintln!("a waiting session costs {each:.0} bytes of resident memory");
+    assert!(each < WAITING_BYTES_MAX, "{each:.0} bytes each, at most {WAITING_BYTES_MAX:.0}");
+
+    let settings = server.kill9();
+    let started = Instant::now();
+    let server = settings.start();
+    let ready = started.elapsed();
+    server.expect_log("recovery.complete");
+    let scanned = started.elapsed();
+    server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", all as f64);
+    eprintln!(
+        "{all} unfinished dumps: ready after {ready:?}, scanned after {scanned:?}, all waiting {:?}",
+        started.elapsed()
+    );
+}
+
+fn leave_waiting(server: &TestServer, numbers: std::ops::Range<usize>) {
+    let end = numbers.end as f64;
+    for number in numbers {
+        let id = format!("{number:08x}-c9f8-489d-87ca-21263dec0642");
+        let mut client = WsClient::open(server.ingest, &Upgrade::browser(&id));
+        client.send_text(&entry_message(&id, "[\"t\",null,{},1700000000000,1]"));
+        client.round_trip();
+        client.reset();
+    }
+    server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", end);
+}
+
+fn resident_bytes(server: &TestServer) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0
+}

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::support::archive::plain_dumps_of;
-use crate::support::client::{GREETING, KEY};
+use crate::support::archive::{ArchivedDump, file_names, plain_dumps_of};
+use crate::support::client::GREETING;
 use crate::support::script::{self, Script};
 use crate::support::{Rng, Settings, TestServer, Upgrade, WsClient, frames, http};
 
@@ -62,7 +62,7 @@ fn a_thousand_sessions_are_archived_line_by_line() {
         assert!(dump.document["dumpMetadata"].is_object(), "{}", dump.document);
     }
     server.wait_until("the dump folders are empty", || {
-        let left = crate::support::archive::file_names(&server.dump_path("finished"));
+        let left = file_names(&server.dump_path("finished"));
         left.is_empty().then_some(())
     });
     assert!(server.stop().status.success());
@@ -306,21 +306,8 @@ fn without_an_archive_processed_dumps_are_removed() {
     assert_eq!(server.archive().count(), 0);
 }
 
-/// The client need not know the server's rules for its key: any 16 bytes in base64 will do.
-#[test]
-fn the_sample_nonce_is_answered_as_the_rfc_says() {
-    let server = TestServer::start();
-    let client = WsClient::connect(server.ingest, &Upgrade::back_end("1.0_JICOFO"));
-    assert!(Upgrade::back_end("").head().contains(KEY));
-    assert_eq!(client.answer.header("sec-websocket-protocol"), Some("1.0_JICOFO"));
-}
-
 /// Waits for `count` archived dumps of a session.
-pub(crate) fn archived(
-    server: &TestServer,
-    id: &str,
-    count: usize,
-) -> Vec<crate::support::archive::ArchivedDump> {
+pub(crate) fn archived(server: &TestServer, id: &str, count: usize) -> Vec<ArchivedDump> {
     server.wait_until(&format!("{count} dumps of {id}"), || {
         Some(server.archive().dumps_of(id)).filter(|dumps| dumps.len() >= count)
     })

@@ -162,7 +162,7 @@ impl Serialize for ConnectionInfo {
 }
 
 /// Every [`Agent`] that a connection has, once. Holds at most as many as there are connections, and those of twice
-/// [`Agents::FORGOTTEN_MIN`] that have none any more.
+/// `FORGOTTEN_MIN` that have none any more.
 #[derive(Debug, Default)]
 pub struct Agents {
     known: HashSet<Rc<Agent>>,

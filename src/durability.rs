@@ -9,7 +9,7 @@
 //! attempt would report a success that means nothing. It is therefore never repeated: the sessions of the failed round
 //! fall back to what the last good sync covered, their dumps are given to the workers, who read them (from memory,
 //! most likely) and write them anew elsewhere, and their clients bring the rest again for a new part.
-//! Bounds: one round under way, one gathered; [`FILES_PER_ROUND_MAX`] descriptors each.
+//! Bounds: one round under way, one gathered; `FILES_PER_ROUND_MAX` descriptors each.
 //! Rules: our contract, section 4.
 
 use std::collections::HashSet;

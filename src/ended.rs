@@ -9,7 +9,7 @@
 //! progress is the one that is believed. The file is opened for each line (about 10 us per finished session), so that
 //! no descriptor outlives a removed folder or keeps a file system from being remounted. It is never synced: what a
 //! power cut takes from it is a second copy of entries, never an entry.
-//! Bounded: rewritten at start, and when it has grown to [`BYTES_MAX`].
+//! Bounded: rewritten at start, and when it has grown to `BYTES_MAX`.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;

@@ -299,6 +299,8 @@ fn outgoing_bytes() {
     rustix::net::sockopt::set_socket_send_buffer_size(&ingest, 1).unwrap();
     let metrics = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
     let settings = Settings::new().set("limits.outgoing_bytes", 1024).set("dump.flush_interval_ms", 0);
+    // A full window makes TCP wait for tens of seconds; whoever looks on must not be silent for too long.
+    let settings = settings.set("limits.idle_s", 600);
     let scene = Scene::set(settings.sockets(Arc::new(ingest), metrics));
     let id = Rng::new(52).uuid();
     let mut stream = http::connect_with_little_room(scene.server.ingest).unwrap();

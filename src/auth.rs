@@ -5,7 +5,7 @@
 //! **Origins** keep out the pages of others, which make their visitors' browsers connect: a browser always says the
 //! origin of its page (RFC 6455 4.1) and a page cannot change it. They keep out nobody who writes the header himself; that
 //! is what tokens are for. Back ends are no browsers and send no origin, or one without a scheme: no origin is let
-//! in, and one without a scheme is compared without it. See [`OriginPattern`].
+//! in, and one without a scheme is compared without it. See `OriginPattern`.
 //!
 //! **Tokens** are RFC 7519 in compact form. A key has exactly one algorithm (HS256: the secret; RS256 or ES256: by the kind
 //! of public key), and a token is only ever checked with keys of the algorithm that it names, so that a public key never

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::DEADLINE;
 
@@ -47,16 +48,17 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// As [`connect`], with a small receive buffer from the start: one that shrinks later overflows, and the kernel drops the
+/// As [`connect`], with the smallest receive buffer from the start: one that shrinks later overflows, and the kernel drops the
 /// acknowledgements of what we send, too.
 pub(crate) fn connect_with_little_room(address: SocketAddr) -> io::Result<TcpStream> {
     use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    sockopt::set_socket_recv_buffer_size(&socket, 16 * 1024)?;
+    sockopt::set_socket_recv_buffer_size(&socket, 1)?;
     connect(&socket, &address)?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE))?;
-    stream.set_write_timeout(Some(DEADLINE))?;
+    // A peer that does not read is soon not read from: that is not waited out.
+    stream.set_write_timeout(Some(Duration::from_secs(3)))?;
     Ok(stream)
 }
 

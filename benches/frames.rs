@@ -1,12 +1,17 @@
-//! MB/s of the frame decoder on masked text of the sizes that the traffic has, whole and cut.
+//! MB/s of the frame decoder on masked text of the sizes that the traffic has, whole and cut, and of the whole way from
+//! the frame to the line of the dump: by the scanner for requests of the usual shape, and by the parser for all others.
 //!
 //! The stream is copied into the buffer for each pass, as a read would; that pass alone is measured as `copy`.
 //! `cargo bench --bench frames`; every run checks that all messages and bytes came out.
 #![expect(missing_docs, reason = "the macro that names the group writes a public function without any")]
+#![allow(clippy::expect_used, reason = "a bench that measures something else than it says must fail")]
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rtcstats_server::client::ClientType;
+use rtcstats_server::protocol::usual::UsualEntry;
+use rtcstats_server::protocol::{self, write_line};
 use rtcstats_server::websocket::{Decoder, Event, FrameLimits};
 
 const LIMITS: FrameLimits = FrameLimits { message_bytes_max: 4 << 20, message_fragments_max: 1024 };
@@ -77,5 +82,51 @@ fn frames(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, frames);
+/// Appends the line of a request of the usual shape.
+fn scanned(text: &str, lines: &mut Vec<u8>) {
+    let entry = UsualEntry::of(text).expect("the usual shape");
+    assert!(entry.write_line(lines), "one line");
+}
+
+/// Appends the line of any request.
+fn parsed(text: &str, lines: &mut Vec<u8>) {
+    for request in protocol::requests(text.as_bytes()) {
+        write_line(&request.expect("a request"), ClientType::Rtcstats, 0, lines).expect("one line");
+    }
+}
+
+fn lines(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame to line");
+    for (name, size) in [("200 B", 200), ("4 KB", 4 << 10), ("60 KB", 60 << 10)] {
+        // Entries are dense with quotes, each escaped once more in the request.
+        let reports =
+            r#"{\"type\":\"inbound-rtp\",\"packetsReceived\":1234,\"kind\":\"video\"},"#.repeat(size / 80);
+        let data = format!(r#"[\"getstats\",\"PC_0\",[{reports}0],1700000000000,7]"#);
+        let id = "9c93a447-c9f8-489d-87ca-21263dec0642";
+        let payload = format!(r#"{{"statsSessionId":"{id}","type":"stats-entry","data":"{data}"}}"#);
+        let line_bytes = data.replace('\\', "").len() + 1;
+        let count = PASS_BYTES / payload.len();
+        let stream = frame(&payload).repeat(count);
+        let (mut buffer, mut out) = (vec![0; stream.len()], Vec::with_capacity(stream.len()));
+        group.throughput(Throughput::BytesDecimal((count * payload.len()) as u64));
+        for (way, take) in [("scanned", scanned as fn(&str, &mut Vec<u8>)), ("parsed", parsed)] {
+            group.bench_function(format!("{way}/{name}"), |bencher| {
+                let mut decoder = Decoder::default();
+                bencher.iter(|| {
+                    buffer.copy_from_slice(&stream);
+                    out.clear();
+                    let mut input = buffer.as_mut_slice();
+                    while let Some(event) = decoder.feed(&mut input, &LIMITS).expect("sound frames") {
+                        let Event::Text(text) = event else { panic!("not a text message: {event:?}") };
+                        take(&text, &mut out);
+                    }
+                    assert_eq!(out.len(), count * line_bytes);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, frames, lines);
 criterion_main!(benches);

@@ -37,7 +37,7 @@ fn fifty_kills_lose_nothing_that_was_due() {
     for _ in 0..KILLS {
         let server = settings.start();
         let (reports, seen) = channel();
-        let moment = rng.between(10, 250) as usize;
+        let moment = rng.between(10, 120) as usize;
         let clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
                 let (rng, reports, address) = (Rng::new(rng.next()), reports.clone(), server.ingest);

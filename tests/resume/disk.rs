@@ -146,7 +146,7 @@ fn below_the_floor_new_sessions_are_refused_and_open_ones_go_on() {
                 .filter(|answer| answer.status == 503)
         });
     }
-    assert!(server.metric(refusals) >= 2.0);
+    server.wait_for_metric(refusals, 2.0);
     assert_eq!(crate::support::http::get(server.ingest, "/healthcheck").status, 200);
     open.count = 150;
     (1..=150).for_each(|number| open.send(&mut open_socket, number));

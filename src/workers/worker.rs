@@ -169,13 +169,12 @@ impl Worker {
 
     /// A job ended. If it was submitted again meanwhile it is begun once more.
     fn end(&mut self, outcome: JobOutcome) {
-        let (job, is_dump_gone) = match &outcome {
-            JobOutcome::Stored { job, .. } | JobOutcome::Quarantined { job } | JobOutcome::Gone { job } => {
-                (job, true)
-            }
-            JobOutcome::Failed { job, .. } | JobOutcome::Panicked { job } => (job, false),
-        };
-        self.again.extend(self.shared.end(&job.name, is_dump_gone));
+        let (JobOutcome::Stored { job, .. }
+        | JobOutcome::Quarantined { job }
+        | JobOutcome::Gone { job }
+        | JobOutcome::Failed { job, .. }
+        | JobOutcome::Panicked { job }) = &outcome;
+        self.again.extend(self.shared.end(&job.name));
         self.report(Report::Job(outcome));
     }
 

@@ -142,6 +142,8 @@ struct Shared {
     in_hand: Mutex<HashMap<String, InHand>>,
     threads: usize,
     in_work: AtomicUsize,
+    /// Held while a dump is read of which an attempt has died, see `worker`.
+    suspects: Mutex<()>,
     is_stopping: AtomicBool,
     is_rescan_wanted: AtomicBool,
     /// Lets tests interrupt a job.
@@ -314,6 +316,7 @@ impl Shared {
             in_hand: Mutex::default(),
             threads: settings.workers.threads.max(1),
             in_work: AtomicUsize::new(0),
+            suspects: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             is_rescan_wanted: AtomicBool::new(false),
             #[cfg(test)]

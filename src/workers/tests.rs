@@ -65,6 +65,7 @@ impl Site {
             in_hand: Mutex::default(),
             threads: self.threads,
             in_work: AtomicUsize::new(0),
+            suspects: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             is_rescan_wanted: AtomicBool::new(false),
             interrupt: None,
@@ -546,6 +547,65 @@ fn what_is_no_dump_is_left_alone() {
     assert_eq!(names(&finished), ["fifo", "folder", "link", "not a dump"], "but the orphaned mark is gone");
     assert_eq!(std::fs::read(&target).unwrap(), b"foreign");
     assert_eq!(running.shutdown(), NOTHING_LEFT);
+}
+
+/// Kills in quick succession would else meet the same dump each time, until that is in quarantine.
+#[test]
+fn jobs_that_died_before_are_the_last_of_a_listing() {
+    let site = Site { threads: 2, ..site() };
+    let running = site.start();
+    running.rescanned();
+    for n in 0..300 {
+        site.finish(&format!("s{n:03}"), &dump("s"));
+    }
+    for name in ["s000", "s001", "s150", "s299"] {
+        std::fs::write(site.path("temp/finished").join(format!("{name}.attempt")), "x").unwrap();
+    }
+    running.workers.rescan();
+    let (mut found, mut complete) = (Vec::new(), false);
+    while !complete {
+        match running.next() {
+            Report::Found(jobs) => found.extend(jobs),
+            Report::RescanComplete { jobs } => complete = jobs == 300,
+            Report::Job(outcome) => panic!("{outcome:?} before anything was submitted"),
+        }
+    }
+    assert_eq!(found.len(), 300);
+    let mut suspects: Vec<String> = found[296..].iter().map(|job| job.name.clone()).collect();
+    suspects.sort();
+    assert_eq!(suspects, ["s000", "s001", "s150", "s299"]);
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+}
+
+/// Two threads and many suspects: the death of one must not be counted against another.
+#[test]
+fn only_one_dump_that_died_before_is_read_at_a_time() {
+    let site = Site { threads: 2, ..site() };
+    let suspects: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+    let (marked, marks) = bounded(100);
+    let finished = site.path("temp/finished");
+    let running = site.start_with(move |job, point| {
+        // Two marks: one of the death before, one of the attempt that runs.
+        let is_marked_twice =
+            |name: &String| std::fs::read(finished.join(name)).is_ok_and(|marks| marks.len() == 2);
+        if point == Point::Extracted {
+            let names = names(&finished).into_iter().filter(|name| name.ends_with(".attempt"));
+            marked.send((job.name.clone(), names.filter(is_marked_twice).collect::<Vec<_>>())).unwrap();
+        }
+        Ok(())
+    });
+    running.rescanned();
+    let jobs = suspects.iter().map(|name| {
+        std::fs::write(site.path("temp/finished").join(format!("{name}.attempt")), "x").unwrap();
+        site.finish(name, &dump(name))
+    });
+    jobs.collect::<Vec<_>>().into_iter().for_each(|job| running.submit(job));
+    suspects.iter().for_each(|_| assert!(running.is_stored()));
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    for (name, blamed) in marks.try_iter() {
+        assert_eq!(blamed, [format!("{name}.attempt")]);
+    }
+    assert_eq!(names(&site.path("temp/finished")), [""; 0]);
 }
 
 /// Workers of which every job waits at its first point until it is let go.

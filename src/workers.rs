@@ -366,7 +366,7 @@ impl Shared {
 }
 
 /// Why a job has to be run again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Failure {
     step: Step,
     error: String,

@@ -549,6 +549,26 @@ fn what_is_no_dump_is_left_alone() {
     assert_eq!(running.shutdown(), NOTHING_LEFT);
 }
 
+/// What a power cut can leave on a file system that keeps no order.
+#[test]
+fn an_archived_dump_gets_its_lost_document_again() {
+    let site = site();
+    let running = site.start();
+    running.rescanned();
+    running.submit(site.finish("s", &dump("s")));
+    assert!(running.is_stored());
+    let document = site.path("archive").join(DAY).join("s.json");
+    let before = std::fs::read(&document).unwrap();
+    std::fs::remove_file(&document).unwrap();
+    site.finish("s", &dump("s"));
+    running.workers.rescan();
+    assert!(running.is_stored());
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(std::fs::read(&document).unwrap(), before);
+    assert_eq!(site.archived().len(), 1);
+    assert_eq!(site.rows().len(), 2, "not twice");
+}
+
 /// Kills in quick succession would else meet the same dump each time, until that is in quarantine.
 #[test]
 fn jobs_that_died_before_are_the_last_of_a_listing() {

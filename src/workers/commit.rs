@@ -18,11 +18,12 @@
 //! replaced (before its commit); itself and its archive (until it is removed); or its archive. Should a file system keep less
 //! than it has promised, and the `.gz` be there without its document, that is published again, synced first.
 //!
-//! A job that fails here leaves the batch; the others go on. A failed sync is a failure of every job that it was for:
+//! A job that fails or panics here leaves the batch; the others go on. A failed sync is a failure of every job that it was for:
 //! nobody knows what was written, so all is written anew.
 //! Rules: our contract, sections 3 and 6.
 
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::prepare::{Bench, Prepared};
@@ -172,10 +173,18 @@ impl Commit<'_> {
 
     /// Does something for every job that has not failed.
     fn each<E: Error>(&mut self, step: Step, mut act: impl FnMut(&mut Entry) -> Result<(), E>) {
+        self.apart(step, |entry| act(entry).map_err(|error| Failure::new(step, &error)));
+    }
+
+    /// Does something for every job that has not failed; a panic is a failure of that job alone.
+    fn apart(&mut self, step: Step, mut act: impl FnMut(&mut Entry) -> Result<(), Failure>) {
         for entry in self.good() {
-            if let Err(error) = act(entry) {
-                entry.failure = Some(Failure::new(step, &error));
-            }
+            let acted = catch_unwind(AssertUnwindSafe(|| act(entry)));
+            let acted = acted.unwrap_or_else(|_| {
+                let error = format!("finished/{}: storing it panicked", entry.prepared.job.name);
+                Err(Failure { step, error })
+            });
+            entry.failure = acted.err();
         }
     }
 
@@ -204,10 +213,6 @@ impl Commit<'_> {
     /// Lets a test interrupt the jobs that have come this far.
     fn pass(&mut self, point: Point) {
         let shared = self.shared;
-        for entry in self.good() {
-            if let Err(failure) = shared.pass(&entry.prepared.job, point) {
-                entry.failure = Some(failure);
-            }
-        }
+        self.apart(Step::Archive, |entry| shared.pass(&entry.prepared.job, point));
     }
 }

@@ -549,6 +549,124 @@ fn what_is_no_dump_is_left_alone() {
     assert_eq!(running.shutdown(), NOTHING_LEFT);
 }
 
+/// Starts workers of one thread, and submits jobs of these names so that they make up one batch: the first waits at its
+/// first point until the others are in the queue. `interrupt` is called behind that.
+fn batch_of(
+    site: &Site,
+    dump_names: &'static [&str],
+    interrupt: impl Fn(&Job, Point) -> Result<(), Failure> + Send + Sync + 'static,
+) -> Running {
+    let (entered, entries) = bounded(100);
+    let (let_go, gate) = bounded::<()>(100);
+    let first = dump_names[0];
+    let running = site.start_with(move |job, point| {
+        if job.name == first && point == Point::Marked && job.retries == 0 {
+            let _ = entered.send(());
+            let _ = gate.recv();
+        }
+        interrupt(job, point)
+    });
+    running.rescanned();
+    for (at, name) in dump_names.iter().enumerate() {
+        running.submit(site.finish(name, &dump(name)));
+        if at == 0 {
+            entries.recv_timeout(PATIENCE).unwrap();
+        }
+    }
+    // Later attempts find the gate open.
+    drop(let_go);
+    running
+}
+
+const BATCH: &[&str] = &["s0", "s1", "s2", "s3"];
+
+/// The process ends at every point of every job of a batch; the next one finishes them: each once, with its rows.
+#[test]
+fn a_crash_anywhere_in_a_batch_loses_nothing_and_stores_nothing_twice() {
+    let undisturbed = |archiving| {
+        let site = Site { archiving, threads: 1, ..site() };
+        let running = batch_of(&site, BATCH, |_, _| Ok(()));
+        BATCH.iter().for_each(|_| assert!(running.is_stored()));
+        (site.archived(), site.rows())
+    };
+    for archiving in [true, false] {
+        let expected = undisturbed(archiving);
+        assert_eq!((expected.0.len(), expected.1.len()), (if archiving { 4 } else { 0 }, 8));
+        for crash in POINTS {
+            for victim in BATCH {
+                let after = after_a_crash_in_a_batch(archiving, victim, crash);
+                assert_eq!(after, expected, "crash at {crash:?} of {victim}");
+            }
+        }
+    }
+}
+
+fn after_a_crash_in_a_batch(
+    archiving: bool,
+    victim: &'static str,
+    crash: Point,
+) -> (BTreeMap<String, String>, Vec<String>) {
+    let site = Site { archiving, threads: 1, ..site() };
+    let (reached, is_reached) = bounded(1);
+    let dying = batch_of(&site, BATCH, move |job, point| {
+        if point == crash && job.name == victim {
+            reached.send(()).unwrap();
+            // A thread that stops here for good is, for the disk, a process that died here.
+            loop {
+                thread::park();
+            }
+        }
+        Ok(())
+    });
+    is_reached.recv_timeout(PATIENCE).expect("the batch gets there");
+    drop(dying);
+    let marks = names(&site.path("temp/finished")).into_iter().filter(|name| name.ends_with(".attempt"));
+    let is_marked = matches!(crash, Point::Marked | Point::Extracted);
+    assert_eq!(
+        marks.count(),
+        usize::from(is_marked),
+        "only who is being read is blamed: {crash:?} of {victim}"
+    );
+
+    let running = site.start();
+    (0..running.rescanned()).for_each(|_| assert!(running.is_stored()));
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(names(&site.path("temp/finished")), [""; 0], "crash at {crash:?} of {victim}");
+    assert_eq!(names(&site.path("temp/quarantine")), [""; 0], "crash at {crash:?} of {victim}");
+    (site.archived(), site.rows())
+}
+
+#[test]
+fn a_job_that_panics_takes_no_other_of_its_batch_with_it() {
+    for panicking in POINTS.into_iter().filter(|point| *point != Point::Removed) {
+        let site = Site { threads: 1, ..site() };
+        let is_first = AtomicBool::new(true);
+        let running = batch_of(&site, BATCH, move |job, point| {
+            let is_due = job.name == "s1" && point == panicking && is_first.swap(false, Ordering::Relaxed);
+            assert!(!is_due, "as this test wants it");
+            Ok(())
+        });
+        let mut panicked = None;
+        for _ in BATCH {
+            let outcome = running.outcome();
+            if let JobOutcome::Panicked { job } | JobOutcome::Failed { job, .. } = outcome {
+                panicked = Some(job);
+            } else {
+                assert!(
+                    matches!(&outcome, JobOutcome::Stored { job, .. } if job.name != "s1"),
+                    "{outcome:?}"
+                );
+            }
+        }
+        running.submit(panicked.expect("the panic is told"));
+        assert!(running.is_stored(), "{panicking:?}");
+        assert_eq!(running.shutdown(), NOTHING_LEFT);
+        assert_eq!(site.archived().len(), BATCH.len(), "{panicking:?}");
+        assert_eq!(site.rows().len(), 2 * BATCH.len(), "{panicking:?}");
+        assert_eq!(names(&site.path("temp/finished")), [""; 0], "{panicking:?}");
+    }
+}
+
 /// What a power cut can leave on a file system that keeps no order.
 #[test]
 fn an_archived_dump_gets_its_lost_document_again() {

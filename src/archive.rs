@@ -1,8 +1,9 @@
 //! The local archive: `<archive.path>/<day>/<name>.json` and `<name>.gz`.
 //!
 //! Owns the folders of the archive, the names in them, and the order in which a dump's two files appear: the document
-//! first, the compressed dump last, which commits. Each is written under a temporary name in the same folder, synced,
-//! and published without replacing. Never reads a dump and never knows what is in a document.
+//! first, the compressed dump last, which commits. Each is written under a temporary name in the same folder and
+//! published without replacing. Never reads a dump and never knows what is in a document. Whoever publishes waits for the
+//! device, for many dumps at once: `workers::commit`.
 //!
 //! A name is taken when a different dump has it that day; then `<id>_1`, `<id>_2`, ... is tried. The same dump is
 //! known by the CRC32 and length at the end of its `.gz`. Names that are being filled are claimed, so that two
@@ -11,6 +12,7 @@
 //! Rules: our contract, section 3.
 
 pub mod day;
+pub mod disk;
 pub mod gzip;
 
 use std::collections::{HashMap, HashSet};
@@ -107,7 +109,7 @@ pub struct DayFolder {
 #[derive(Debug)]
 pub enum Place {
     /// It is in the archive already, under this name.
-    Archived(String),
+    Archived(Slot),
     /// This name is ours to fill.
     Free(Slot),
 }
@@ -121,7 +123,7 @@ pub enum Search {
     FreeName,
 }
 
-/// A free name in the archive, claimed until this value goes.
+/// A name in the archive, claimed until this value goes.
 #[derive(Debug)]
 pub struct Slot {
     day: Arc<DayFolder>,
@@ -212,7 +214,7 @@ impl Archive {
         let (mut free, mut free_count) = (None, 0);
         for (part, candidate) in std::iter::once((0, name.to_owned())).chain(suffixed) {
             match self.try_name(day, candidate, content)? {
-                Some(Place::Archived(name)) => return Ok(Place::Archived(name)),
+                Some(Place::Archived(slot)) => return Ok(Place::Archived(slot)),
                 Some(Place::Free(slot)) => {
                     free_count += 1;
                     free.get_or_insert((part, slot));
@@ -243,9 +245,10 @@ impl Archive {
         content: Content,
     ) -> Result<Option<Place>, ArchiveError> {
         let Some(claim) = Claim::new(&self.claims, day.day, name) else { return Ok(None) };
-        Ok(match day.look(&claim.key.1, content)? {
-            Holder::Nobody => Some(Place::Free(Slot { day: Arc::clone(day), claim })),
-            Holder::Same => Some(Place::Archived(claim.key.1.clone())),
+        let slot = Slot { day: Arc::clone(day), claim };
+        Ok(match day.look(slot.name(), content)? {
+            Holder::Nobody => Some(Place::Free(slot)),
+            Holder::Same => Some(Place::Archived(slot)),
             Holder::Other => None,
         })
     }
@@ -307,16 +310,6 @@ impl DayFolder {
         beneath::sync_folder(&self.folder).map_err(|error| self.fail("sync", ".", error))
     }
 
-    /// A handle that can sync everything on the disk of this folder.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub fn disk(self: &Arc<Self>) -> Result<Disk, ArchiveError> {
-        let handle =
-            beneath::open_folder(&self.folder, ".").map_err(|error| self.fail("open", ".", error))?.0;
-        Ok(Disk { day: Arc::clone(self), handle })
-    }
-
     fn look(&self, name: &str, content: Content) -> Result<Holder, ArchiveError> {
         let packed = format!("{name}.gz");
         let fail = |source| self.fail("read", &packed, source);
@@ -376,35 +369,21 @@ impl AsFd for DayFolder {
     }
 }
 
-/// The disk of a day's folder. A failed write is told once to each handle that was open at the time, so a handle has
-/// one owner, who opens it before writing.
-#[derive(Debug)]
-pub struct Disk {
-    day: Arc<DayFolder>,
-    handle: OwnedFd,
-}
-
-impl Disk {
-    /// Whether this is the disk of `day`, as it is open now.
-    #[must_use]
-    pub fn is_of(&self, day: &Arc<DayFolder>) -> bool {
-        Arc::ptr_eq(&self.day, day)
-    }
-
-    /// Waits until everything that was written is on the device: for many files much cheaper than one by one.
-    ///
-    /// # Errors
-    /// When any write since the last call has failed.
-    pub fn sync(&self) -> Result<(), ArchiveError> {
-        rustix::fs::syncfs(&self.handle).map_err(|error| self.day.fail("sync the disk of", ".", error.into()))
-    }
-}
-
 impl Slot {
     /// The name, without `.gz`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.claim.key.1
+    }
+
+    /// Whether the document is missing.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn lacks_document(&self) -> Result<bool, ArchiveError> {
+        let name = format!("{}.json", self.name());
+        let there = beneath::look(&self.day.folder, &name);
+        Ok(there.map_err(|source| self.day.fail("look at", &name, source))?.is_none())
     }
 
     /// Writes the document under a temporary name.
@@ -417,7 +396,7 @@ impl Slot {
         Ok(temporary)
     }
 
-    /// Publishes the document, which must be synced; one without its dump is replaced.
+    /// Publishes the document; one without its dump is replaced. It must be synced before its dump is there.
     ///
     /// # Errors
     /// Whatever the file system says.
@@ -432,7 +411,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Publishes the compressed dump, which must be synced as its published document; this commits.
+    /// Publishes the compressed dump; this commits. It must be synced, and its document with its name.
     ///
     /// # Errors
     /// [`ArchiveError::NameTaken`] when somebody outside this process took the name meanwhile; whatever the file

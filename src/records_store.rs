@@ -64,6 +64,11 @@ impl Unsynced {
         }
     }
 
+    /// The tables.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.0.iter().map(|(file, _)| file.as_ref())
+    }
+
     /// Waits until everything is on the device.
     ///
     /// # Errors

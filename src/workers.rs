@@ -105,6 +105,15 @@ enum InHand {
     RunningAgain(Job),
 }
 
+/// What became of a job that was submitted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// A report will say what came of it.
+    Accepted,
+    /// Another job of its name waits, which does for both. No report will follow for this one.
+    Merged(Job),
+}
+
 /// The worker threads, seen from the loop.
 #[derive(Debug)]
 pub struct Workers {
@@ -133,6 +142,8 @@ struct Shared {
     in_hand: Mutex<HashMap<String, InHand>>,
     threads: usize,
     in_work: AtomicUsize,
+    /// Held while a dump is read of which an attempt has died, see `worker`.
+    suspects: Mutex<()>,
     is_stopping: AtomicBool,
     is_rescan_wanted: AtomicBool,
     /// Lets tests interrupt a job.
@@ -176,29 +187,30 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Queues `job`; never blocks. A job that is in hand already is not queued twice.
+    /// Queues `job`; never blocks. A job that waits already is not queued twice.
     ///
     /// # Errors
     /// Gives the job back when the queue is full or the workers are being stopped.
-    pub fn submit(&self, job: Job) -> Result<(), Job> {
+    pub fn submit(&self, job: Job) -> Result<Submitted, Job> {
         let Some(tasks) = &self.tasks else { return Err(job) };
         // Held while sending, so that no worker takes the job before it is in the list.
         let mut in_hand = self.shared.lock_in_hand();
         match in_hand.entry(job.name.clone()) {
-            Entry::Occupied(mut state) => {
-                if matches!(state.get(), InHand::Running) {
+            Entry::Occupied(mut state) => match state.get() {
+                InHand::Running => {
                     state.insert(InHand::RunningAgain(job));
+                    Ok(Submitted::Accepted)
                 }
-                Ok(())
-            }
+                InHand::Queued | InHand::RunningAgain(_) => Ok(Submitted::Merged(job)),
+            },
             Entry::Vacant(place) => match tasks.try_send(Task::Process(job)) {
                 Ok(()) => {
                     place.insert(InHand::Queued);
-                    Ok(())
+                    Ok(Submitted::Accepted)
                 }
                 Err(TrySendError::Full(task) | TrySendError::Disconnected(task)) => match task {
                     Task::Process(job) => Err(job),
-                    Task::Rescan => Ok(()),
+                    Task::Rescan => Ok(Submitted::Accepted),
                 },
             },
         }
@@ -304,6 +316,7 @@ impl Shared {
             in_hand: Mutex::default(),
             threads: settings.workers.threads.max(1),
             in_work: AtomicUsize::new(0),
+            suspects: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             is_rescan_wanted: AtomicBool::new(false),
             #[cfg(test)]
@@ -318,25 +331,20 @@ impl Shared {
 
     /// A job begins.
     fn begin(&self, name: &str) {
-        let mut in_hand = self.lock_in_hand();
-        let state = in_hand.entry(name.to_owned()).or_insert(InHand::Running);
-        if matches!(state, InHand::Queued) {
-            *state = InHand::Running;
-        }
+        self.lock_in_hand().insert(name.to_owned(), InHand::Running);
         self.in_work.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A job ends. When it was submitted again meanwhile and its dump is gone, the new job is given, still in hand. If
-    /// its dump is still there the loop will submit it anyway.
-    fn end(&self, name: &str, is_dump_gone: bool) -> Option<Job> {
+    /// A job ends. When it was submitted again meanwhile the new job is given, still in hand.
+    fn end(&self, name: &str) -> Option<Job> {
         self.in_work.fetch_sub(1, Ordering::Relaxed);
         let mut in_hand = self.lock_in_hand();
         match in_hand.remove(name) {
-            Some(InHand::RunningAgain(job)) if is_dump_gone => {
-                in_hand.insert(name.to_owned(), InHand::Running);
+            Some(InHand::RunningAgain(job)) => {
+                in_hand.insert(name.to_owned(), InHand::Queued);
                 Some(job)
             }
-            Some(InHand::Queued | InHand::Running | InHand::RunningAgain(_)) | None => None,
+            Some(InHand::Queued | InHand::Running) | None => None,
         }
     }
 
@@ -358,7 +366,7 @@ impl Shared {
 }
 
 /// Why a job has to be run again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Failure {
     step: Step,
     error: String,

@@ -101,7 +101,8 @@ fn a_full_archive_disk_delays_and_loses_nothing() {
     let mut config = Config::built_in();
     config.archive.path.clone_from(&archive);
     config.workers.threads = 2;
-    config.workers.queue_jobs_max = DUMPS;
+    // And the listing, which waits there until the first thread has started.
+    config.workers.queue_jobs_max = DUMPS + 1;
     let settings = WorkerSettings {
         workers: config.workers,
         folder: Arc::clone(&folder),

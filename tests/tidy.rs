@@ -30,6 +30,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "rustix",
         &[
             "archive.rs",
+            "archive/",
             "beneath.rs",
             "descriptors.rs",
             "dump.rs",

@@ -34,7 +34,7 @@ impl Fixture {
     fn archive(&self, name: &str, id: &str, dump: &[u8]) -> (String, bool) {
         let (mut packed, content) = self.pack(dump);
         match self.archive.place(&self.day, name, id, content, Search::Everywhere).unwrap() {
-            Place::Archived(name) => (name, true),
+            Place::Archived(slot) => (slot.name().to_owned(), true),
             Place::Free(slot) => {
                 let mut document = slot.write_document(&self.archive, slot.name().as_bytes()).unwrap();
                 self.day.disk().unwrap().sync().unwrap();
@@ -80,6 +80,19 @@ fn a_document_without_its_dump_is_replaced() {
     std::fs::write(fixture.path("x.json"), "from a crash, and longer than the new one").unwrap();
     assert_eq!(fixture.archive("x", "x", b"one"), ("x".to_owned(), false));
     assert_eq!(std::fs::read(fixture.path("x.json")).unwrap(), b"x");
+}
+
+#[test]
+fn an_archived_dump_without_its_document_is_told() {
+    let fixture = fixture();
+    fixture.archive("x", "x", b"one");
+    let content = fixture.pack(b"one").1;
+    for is_there in [true, false] {
+        let place = fixture.archive.place(&fixture.day, "x", "x", content, Search::Everywhere).unwrap();
+        let Place::Archived(slot) = place else { panic!("{place:?}") };
+        assert_eq!(slot.lacks_document().unwrap(), !is_there);
+        std::fs::remove_file(fixture.path("x.json")).unwrap_or(());
+    }
 }
 
 #[test]

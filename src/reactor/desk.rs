@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 use log::{Level, debug, error, info, warn};
 
 use crate::collector::LINES_PER_S;
-use crate::jobs::{Job, JobOutcome};
+use crate::jobs::{Job, JobOutcome, Origin};
 use crate::limited;
 use crate::logging::{RateLimit, value};
 use crate::metrics::Tally;
-use crate::workers::{Leftover, Report, Workers};
+use crate::workers::{Leftover, Report, Submitted, Workers};
 
 /// Jobs that are known here at most, about 200 bytes each; further ones are found again by listing their folder.
 const JOBS_MAX: usize = 20_000;
@@ -27,10 +27,12 @@ const REPORTS_PER_TURN: usize = 256;
 #[derive(Debug)]
 pub struct Desk {
     workers: Workers,
-    /// Every job that is listed, paused or with the workers: when it was finished and its bytes.
-    known: HashMap<String, (SystemTime, u64)>,
+    /// Every dump of which a job is listed, paused or with the workers, by its name.
+    known: HashMap<String, Known>,
     /// The sum of their bytes.
     pending_bytes: u64,
+    /// The sum of their jobs.
+    jobs: usize,
     /// Jobs for which the queue had no place, oldest first; all of them are known.
     backlog: VecDeque<Job>,
     /// Jobs that failed, with the time at which they are tried again; all of them are known.
@@ -43,6 +45,16 @@ pub struct Desk {
     lines: RateLimit,
 }
 
+/// What is known of a dump.
+#[derive(Debug)]
+struct Known {
+    finished_at: SystemTime,
+    size_bytes: u64,
+    /// Jobs of this name that are not over. More than one when a name was used again: the dump that had it before is
+    /// gone, and its worker's report is not read yet.
+    jobs: usize,
+}
+
 impl Desk {
     /// A desk in front of these workers, which begin by listing what an earlier server left.
     #[must_use]
@@ -51,6 +63,7 @@ impl Desk {
             workers,
             known: HashMap::new(),
             pending_bytes: 0,
+            jobs: 0,
             lines: RateLimit::new(LINES_PER_S, Duration::from_secs(1)),
             backlog: VecDeque::new(),
             paused: Vec::new(),
@@ -67,17 +80,28 @@ impl Desk {
         self.list(job);
     }
 
-    /// Puts a job at the end of the list, unless it is known already.
+    /// Puts a job at the end of the list.
     fn list(&mut self, job: Job) {
-        if self.known.contains_key(&job.name) {
-            return;
+        let new = Known { finished_at: job.finished_at, size_bytes: job.size_bytes, jobs: 1 };
+        let is_full = self.known.len() >= JOBS_MAX;
+        match self.known.get_mut(&job.name) {
+            // A listing may tell of what is known.
+            Some(_) if job.origin == Origin::Found => return,
+            // The loop has just finished it under this name, so the dump that had it before is gone.
+            Some(known) => {
+                self.pending_bytes = self.pending_bytes.saturating_sub(known.size_bytes);
+                *known = Known { jobs: known.jobs + 1, ..new };
+            }
+            None if is_full => {
+                self.unlisted += 1;
+                return;
+            }
+            None => {
+                self.known.insert(job.name.clone(), new);
+            }
         }
-        if self.known.len() >= JOBS_MAX {
-            self.unlisted += 1;
-            return;
-        }
-        self.known.insert(job.name.clone(), (job.finished_at, job.size_bytes));
         self.pending_bytes += job.size_bytes;
+        self.jobs += 1;
         self.backlog.push_back(job);
     }
 
@@ -87,9 +111,13 @@ impl Desk {
         let due = self.paused.extract_if(.., |(at, _)| *at <= now);
         self.backlog.extend(due.map(|(_, job)| job));
         while let Some(job) = self.backlog.pop_front() {
-            if let Err(job) = self.workers.submit(job) {
-                self.backlog.push_front(job);
-                break;
+            match self.workers.submit(job) {
+                Ok(Submitted::Accepted) => {}
+                Ok(Submitted::Merged(job)) => self.forget(&job.name),
+                Err(job) => {
+                    self.backlog.push_front(job);
+                    break;
+                }
             }
         }
         if self.unlisted > 0 && !self.is_listing && self.known.len() <= JOBS_MAX / 2 {
@@ -156,9 +184,14 @@ impl Desk {
         }
     }
 
+    /// A job of this name is over.
     fn forget(&mut self, name: &str) {
-        if let Some((_, bytes)) = self.known.remove(name) {
-            self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+        let Some(known) = self.known.get_mut(name) else { return };
+        known.jobs -= 1;
+        self.jobs -= 1;
+        if known.jobs == 0 {
+            self.pending_bytes = self.pending_bytes.saturating_sub(known.size_bytes);
+            self.known.remove(name);
         }
     }
 
@@ -171,7 +204,7 @@ impl Desk {
     /// Jobs that no worker has taken yet.
     #[must_use]
     pub fn queued(&self) -> usize {
-        (self.known.len() + self.unlisted).saturating_sub(self.workers.in_work())
+        (self.jobs + self.unlisted).saturating_sub(self.workers.in_work())
     }
 
     /// Jobs that a worker has in hand.
@@ -183,7 +216,7 @@ impl Desk {
     /// Jobs that could be done now: all but those that pause after a failure.
     #[must_use]
     pub fn undone(&self) -> usize {
-        self.known.len() + self.unlisted - self.paused.len()
+        self.jobs + self.unlisted - self.paused.len()
     }
 
     /// Bytes of the finished dumps that are known here.
@@ -203,7 +236,7 @@ impl Desk {
     /// How long the oldest finished dump has waited; zero when there is none.
     #[must_use]
     pub fn oldest_pending(&self, now: SystemTime) -> Duration {
-        let oldest = self.known.values().map(|(finished_at, _)| *finished_at).min();
+        let oldest = self.known.values().map(|known| known.finished_at).min();
         oldest.and_then(|at| now.duration_since(at).ok()).unwrap_or_default()
     }
 
@@ -211,5 +244,90 @@ impl Desk {
     #[must_use]
     pub fn shut_down(self, deadline: Instant) -> Leftover {
         self.workers.shutdown(deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::dump_folder::DumpFolder;
+    use crate::metrics::Metrics;
+    use crate::workers::WorkerSettings;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// No test waits longer for a thread than this before it fails.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[expect(clippy::disallowed_methods, reason = "a test is an edge")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    /// A desk, and what says that its workers have reported.
+    fn desk(path: &Path) -> (Desk, Arc<DumpFolder>, crossbeam_channel::Receiver<()>) {
+        let (folder, _) = DumpFolder::open(&path.join("temp")).unwrap();
+        let folder = Arc::new(folder);
+        let mut config = Config::built_in();
+        config.archive.path = path.join("archive");
+        let settings = WorkerSettings {
+            workers: config.workers,
+            folder: Arc::clone(&folder),
+            archive: config.archive,
+            records: config.records,
+            limits: config.limits,
+        };
+        let (woken, wakes) = crossbeam_channel::unbounded();
+        let metrics = Arc::new(Metrics::new(now(), SystemTime::UNIX_EPOCH).unwrap());
+        let wake = Arc::new(move || woken.send(()).unwrap_or(()));
+        let mut desk = Desk::new(Workers::start(&settings, metrics, wake).unwrap());
+        while desk.is_listing {
+            wakes.recv_timeout(PATIENCE).unwrap();
+            desk.pump(now(), &mut Tally::default());
+        }
+        (desk, folder, wakes)
+    }
+
+    fn finish(path: &Path, folder: &DumpFolder, name: &str, content: &str) -> Job {
+        std::fs::write(path.join("temp").join(name), content).unwrap();
+        let name = folder.finish(name).unwrap();
+        let (finished_at, size_bytes) = (SystemTime::UNIX_EPOCH, content.len() as u64);
+        Job { name, size_bytes, finished_at, retries: 0, origin: Origin::Finished }
+    }
+
+    /// The worker has removed the dump, and its report is not read yet: the name is free, but known.
+    #[test]
+    fn a_dump_that_gets_the_name_of_the_one_just_stored_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut desk, folder, wakes) = desk(dir.path());
+        let mut tally = Tally::default();
+        for (content, jobs) in [("first", 1), ("second, and longer", 2), ("third", 2)] {
+            let job = finish(dir.path(), &folder, "s", content);
+            assert_eq!(job.name, "s");
+            desk.add(job, &mut tally);
+            assert_eq!((desk.undone(), desk.pending_bytes()), (jobs, content.len() as u64));
+            desk.pump(now(), &mut tally);
+            assert_eq!(desk.undone(), 1, "{content}");
+            wakes.recv_timeout(PATIENCE).unwrap();
+        }
+        // A listing may tell of a dump that is known; it is one job all the same.
+        let fourth = finish(dir.path(), &folder, "t", "fourth");
+        desk.add(fourth.clone(), &mut tally);
+        desk.list(Job { origin: Origin::Found, ..fourth });
+        assert_eq!(desk.undone(), 2);
+        while desk.undone() > 0 {
+            desk.pump(now(), &mut tally);
+            if desk.undone() > 0 {
+                wakes.recv_timeout(PATIENCE).unwrap();
+            }
+        }
+        assert_eq!((desk.pending_bytes(), desk.queued()), (0, 0));
+        assert_eq!(std::fs::read_dir(dir.path().join("temp/finished")).unwrap().count(), 0);
+        let day = std::fs::read_dir(dir.path().join("archive")).unwrap().next().unwrap().unwrap().path();
+        let archived = std::fs::read_dir(day).unwrap().filter(|entry| {
+            entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "gz")
+        });
+        assert_eq!(archived.count(), 4);
     }
 }

@@ -3,7 +3,7 @@
 //! Owns `finished/<name>.attempt`, one byte per attempt that has begun and not ended. A name of a dump never holds a
 //! dot. A mark survives what the job does not: a panic, a stack overflow, the end of the process for want of memory.
 //! Rules: our contract, section 3: a dump whose job died twice goes to quarantine; failed storage is no death. What
-//! follows from a number of deaths is in `verdict`.
+//! follows from a number of deaths is in `prepare` and `worker`.
 
 use std::fs::File;
 use std::io::{self, Write};

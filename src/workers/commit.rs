@@ -1,22 +1,41 @@
 //! The second half of jobs, several at a time: publish, append; then remove.
 //!
-//! Owns the order: documents on the device and published, copies published (which commits), rows appended; each step is
-//! durable before the next begins, and then the dumps may be removed. Waiting for the device is most of what a job costs, so it is done once
-//! for a whole batch. A job that fails here leaves the batch; the others go on.
+//! Owns the order of the steps. Each line is done for every job before the next begins:
+//!
+//! ```text
+//! publish    each job: its document
+//! sync       documents and copies, and the names of the documents
+//! commit     each job: publish its copy
+//! sync       the names of the copies: one folder for each day
+//! append     each job: its rows
+//! sync       the tables that were written
+//! ```
+//!
+//! Then the dumps may be removed. Waiting for the device is most of what a job costs, so it is done once for a whole batch,
+//! and what was promised for one dump holds for each: nothing is committed before document and copy are on the device
+//! under names that lead to them, no rows are appended for what is not committed for good, and no dump is removed before
+//! its rows are there. So a crash at any point, also of the power, leaves of a dump: itself, and perhaps parts that are
+//! replaced (before its commit); itself and its archive (until it is removed); or its archive. Should a file system keep less
+//! than it has promised, and the `.gz` be there without its document, that is published again, synced first.
+//!
+//! A job that fails or panics here leaves the batch; the others go on. A failed sync is a failure of every job that it was for:
+//! nobody knows what was written, so all is written anew.
 //! Rules: our contract, sections 3 and 6.
 
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::prepare::{Bench, Prepared, Publication};
+use super::prepare::{Bench, Prepared};
 use super::{Failure, Point, Shared};
-use crate::archive::{ArchiveError, DayFolder, Disk, Temporary};
+use crate::archive::disk::Disk;
+use crate::archive::{ArchiveError, DayFolder, Temporary};
 use crate::beneath;
 use crate::jobs::{Job, Step};
 use crate::records_store::Unsynced;
 
-/// Publications from which on the whole disk is synced instead of each file. The disk may hold much that is not ours, so
-/// one or two dumps do not make it write all of that.
+/// Jobs, and tables, from which on the whole disk is synced instead of each file. The disk may hold much that is not ours,
+/// so one or two dumps do not make it write all of that.
 const SYNC_DISK_MIN: usize = 3;
 
 /// Days whose disks stay open for the next batch. More than one is rare; each costs a descriptor.
@@ -52,6 +71,11 @@ pub(super) fn remove(shared: &Shared, job: &Job) -> Result<(), Failure> {
     shared.pass(job, Point::Removed)
 }
 
+/// The disk of `day`, if it is open.
+fn disk_of<'a>(bench: &'a Bench, day: &Arc<DayFolder>) -> Option<&'a Disk> {
+    bench.disks.iter().find(|disk| disk.is_of(day))
+}
+
 struct Commit<'a> {
     shared: &'a Shared,
     entries: Vec<Entry>,
@@ -61,67 +85,85 @@ impl Commit<'_> {
     fn run(&mut self, bench: &Bench) {
         let shared = self.shared;
         self.each(Step::Archive, |entry| {
-            if let Some(publication) = &entry.prepared.publication {
-                let document = publication.slot.write_document(&shared.archive, &publication.document)?;
-                entry.document = Some(document);
+            let Some(publication) = &entry.prepared.publication else { return Ok(()) };
+            let slot = &publication.slot;
+            let document =
+                entry.document.insert(slot.write_document(&shared.archive, &publication.document)?);
+            if publication.packed.is_none() {
+                // Its dump is there, so whatever has the name of the document is believed.
+                document.sync()?;
             }
-            Ok::<_, ArchiveError>(())
+            slot.publish_document(document)
         });
+        self.pass(Point::DocumentPublished);
         self.sync_contents(bench);
-        self.publish(Point::DocumentPublished, |publication, document| {
-            publication.slot.publish_document(document)
+        self.each(Step::Archive, |entry| match &mut entry.prepared.publication {
+            Some(publication) => match &mut publication.packed {
+                Some(packed) => publication.slot.commit(packed),
+                None => Ok(()),
+            },
+            None => Ok(()),
         });
-        self.publish(Point::Committed, |publication, _| publication.slot.commit(&mut publication.packed));
+        if shared.is_archiving {
+            // Also where nothing was published: who did may have died before this.
+            self.each_day(|day| day.sync());
+        }
+        self.pass(Point::Committed);
         for entry in &mut self.entries {
             // From here on the name is taken by what is on disk, and the descriptors can go.
             entry.document = None;
             entry.prepared.publication = None;
         }
-        self.append_rows();
+        self.append_rows(bench);
     }
 
-    /// Waits until what was written under temporary names is on the device.
+    /// Waits until documents and copies, and the names of the documents, are on the device.
     fn sync_contents(&mut self, bench: &Bench) {
-        let disk_of = |day: &Arc<DayFolder>| bench.disks.iter().find(|disk| disk.is_of(day));
-        let days = self.days();
         let count = self.good().filter(|entry| entry.prepared.publication.is_some()).count();
-        if count >= SYNC_DISK_MIN && days.iter().all(|day| disk_of(day).is_some()) {
-            return self.each_day(|day| disk_of(day).map_or(Ok(()), Disk::sync));
+        if count == 0 {
+            return;
+        }
+        let days = self.days();
+        let are_covered =
+            days.iter().all(|day| disk_of(bench, day).is_some_and(|disk| disk.covers(day.as_ref())));
+        if count >= SYNC_DISK_MIN && are_covered {
+            return self.each_day(|day| disk_of(bench, day).map_or(Ok(()), |disk| disk.sync().map(drop)));
         }
         self.each(Step::Archive, |entry| {
-            let packed = entry.prepared.publication.as_ref().map(|publication| &publication.packed);
+            let packed =
+                entry.prepared.publication.as_ref().and_then(|publication| publication.packed.as_ref());
             entry.document.iter().chain(packed).try_for_each(Temporary::sync)
         });
-    }
-
-    /// Takes one step towards publication for every job that is to be published, and makes it durable.
-    fn publish(
-        &mut self,
-        point: Point,
-        mut step: impl FnMut(&mut Publication, &mut Temporary) -> Result<(), ArchiveError>,
-    ) {
-        self.each(Step::Archive, |entry| match (&mut entry.prepared.publication, &mut entry.document) {
-            (Some(publication), Some(document)) => step(publication, document),
-            (Some(_) | None, _) => Ok(()),
-        });
         self.each_day(|day| day.sync());
-        self.pass(point);
     }
 
-    fn append_rows(&mut self) {
+    fn append_rows(&mut self, bench: &Bench) {
         let shared = self.shared;
         let mut unsynced = Unsynced::default();
         self.each(Step::Records, |entry| {
             let Prepared { day, rows, before, .. } = &entry.prepared;
             shared.records.append(day, rows, *before, &mut unsynced).map(drop)
         });
-        if let Err(error) = unsynced.sync() {
+        if let Err(failure) = self.sync_tables(bench, unsynced) {
             // Whose rows it was is not told, and does not matter: those that are there are found again.
             for entry in self.good().filter(|entry| !entry.prepared.rows.is_empty()) {
-                entry.failure = Some(Failure::new(Step::Records, &error));
+                entry.failure = Some(failure.clone());
             }
         }
         self.pass(Point::RowsAppended);
+    }
+
+    /// Waits until these tables are on the device.
+    fn sync_tables(&mut self, bench: &Bench, unsynced: Unsynced) -> Result<(), Failure> {
+        let count = unsynced.files().count().min(self.entries.len());
+        let days = self.days();
+        let disks: Vec<&Disk> = days.iter().filter_map(|day| disk_of(bench, day)).collect();
+        let are_covered = unsynced.files().all(|file| disks.iter().any(|disk| disk.covers(file)));
+        if count >= SYNC_DISK_MIN && are_covered {
+            let synced = disks.iter().try_for_each(|disk| disk.sync().map(drop));
+            return synced.map_err(|error| Failure::new(Step::Records, &error));
+        }
+        unsynced.sync().map_err(|error| Failure::new(Step::Records, &error))
     }
 
     /// The jobs that have not failed.
@@ -131,17 +173,25 @@ impl Commit<'_> {
 
     /// Does something for every job that has not failed.
     fn each<E: Error>(&mut self, step: Step, mut act: impl FnMut(&mut Entry) -> Result<(), E>) {
+        self.apart(step, |entry| act(entry).map_err(|error| Failure::new(step, &error)));
+    }
+
+    /// Does something for every job that has not failed; a panic is a failure of that job alone.
+    fn apart(&mut self, step: Step, mut act: impl FnMut(&mut Entry) -> Result<(), Failure>) {
         for entry in self.good() {
-            if let Err(error) = act(entry) {
-                entry.failure = Some(Failure::new(step, &error));
-            }
+            let acted = catch_unwind(AssertUnwindSafe(|| act(entry)));
+            let acted = acted.unwrap_or_else(|_| {
+                let error = format!("finished/{}: storing it panicked", entry.prepared.job.name);
+                Err(Failure { step, error })
+            });
+            entry.failure = acted.err();
         }
     }
 
-    /// The days into which something is to be published.
+    /// The days of the jobs that have not failed.
     fn days(&mut self) -> Vec<Arc<DayFolder>> {
         let mut days: Vec<Arc<DayFolder>> = Vec::new();
-        for entry in self.good().filter(|entry| entry.prepared.publication.is_some()) {
+        for entry in self.good() {
             if !days.iter().any(|day| Arc::ptr_eq(day, &entry.prepared.day)) {
                 days.push(Arc::clone(&entry.prepared.day));
             }
@@ -149,7 +199,7 @@ impl Commit<'_> {
         days
     }
 
-    /// Does something for every day into which something is to be published; where it fails, all its jobs do.
+    /// Does something for every day; where it fails, all its jobs do.
     fn each_day(&mut self, act: impl Fn(&Arc<DayFolder>) -> Result<(), ArchiveError>) {
         for day in self.days() {
             if let Err(error) = act(&day) {
@@ -163,10 +213,6 @@ impl Commit<'_> {
     /// Lets a test interrupt the jobs that have come this far.
     fn pass(&mut self, point: Point) {
         let shared = self.shared;
-        for entry in self.good() {
-            if let Err(failure) = shared.pass(&entry.prepared.job, point) {
-                entry.failure = Some(failure);
-            }
-        }
+        self.apart(Step::Archive, |entry| shared.pass(&entry.prepared.job, point));
     }
 }

@@ -18,8 +18,9 @@ use super::derive::{self, Known};
 use super::source::{self, Copy, Source, SourceError};
 use super::{Failure, Point};
 use crate::archive::day::Day;
+use crate::archive::disk::Disk;
 use crate::archive::gzip::{Content, Gzip};
-use crate::archive::{ArchiveError, DayFolder, Disk, Place, Search, Slot, Temporary};
+use crate::archive::{ArchiveError, DayFolder, Place, Search, Slot, Temporary};
 use crate::beneath::{self, Opened};
 use crate::client::{ClientType, SessionId};
 use crate::dump_folder;
@@ -76,7 +77,7 @@ pub(super) enum Preparation {
 pub(super) struct Prepared {
     pub(super) job: Job,
     pub(super) day: Arc<DayFolder>,
-    /// What is to be published; `None` when it is in the archive already, or none is kept.
+    /// What is to be published; `None` when all of it is in the archive already, or none is kept.
     pub(super) publication: Option<Publication>,
     pub(super) rows: Vec<Rows>,
     /// Whether an earlier attempt may have appended rows.
@@ -95,7 +96,8 @@ impl Prepared {
 /// A dump on its way into the archive.
 pub(super) struct Publication {
     pub(super) slot: Slot,
-    pub(super) packed: Temporary,
+    /// The copy; `None` when that is in the archive already, without its document.
+    pub(super) packed: Option<Temporary>,
     pub(super) document: Vec<u8>,
 }
 
@@ -241,20 +243,19 @@ impl Read<'_> {
         };
         let search = if *was_begun { Search::Everywhere } else { Search::FreeName };
         let place = shared.archive.place(day, &job.name, &dump.id, content, search);
-        match place.map_err(|error| Failure::new(Step::Archive, &error))? {
-            Place::Archived(name) => {
-                derive::locate(document, known, dump.day, &name);
-                Ok((None, rows(document), Before::Perhaps))
-            }
-            Place::Free(slot) => {
-                derive::locate(document, known, dump.day, slot.name());
-                let text =
-                    serde_json::to_vec(document).map_err(|error| Failure::new(Step::Extract, &error))?;
-                let publication = Publication { slot, packed, document: text };
-                // Rows come after the commit, so without it there are none.
-                Ok((Some(publication), rows(document), Before::Nothing))
-            }
+        let fail = |error: ArchiveError| Failure::new(Step::Archive, &error);
+        let (slot, packed) = match place.map_err(fail)? {
+            Place::Archived(slot) => (slot, None),
+            Place::Free(slot) => (slot, Some(packed)),
+        };
+        derive::locate(document, known, dump.day, slot.name());
+        // Rows come after the commit, so without it there are none.
+        let before = if packed.is_some() { Before::Nothing } else { Before::Perhaps };
+        if packed.is_none() && !slot.lacks_document().map_err(fail)? {
+            return Ok((None, rows(document), before));
         }
+        let text = serde_json::to_vec(document).map_err(|error| Failure::new(Step::Extract, &error))?;
+        Ok((Some(Publication { slot, packed, document: text }), rows(document), before))
     }
 }
 

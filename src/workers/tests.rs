@@ -65,6 +65,7 @@ impl Site {
             in_hand: Mutex::default(),
             threads: self.threads,
             in_work: AtomicUsize::new(0),
+            suspects: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             is_rescan_wanted: AtomicBool::new(false),
             interrupt: None,
@@ -182,6 +183,10 @@ struct Running {
 }
 
 impl Running {
+    fn submit(&self, job: Job) {
+        assert_eq!(self.workers.submit(job), Ok(Submitted::Accepted));
+    }
+
     fn next(&self) -> Report {
         self.workers.reports().recv_timeout(PATIENCE).expect("the workers have something to say")
     }
@@ -191,7 +196,7 @@ impl Running {
         loop {
             match self.next() {
                 Report::Job(outcome) => return outcome,
-                Report::Found(jobs) => jobs.into_iter().for_each(|job| self.workers.submit(job).unwrap()),
+                Report::Found(jobs) => jobs.into_iter().for_each(|job| self.submit(job)),
                 Report::RescanComplete { .. } => {}
             }
         }
@@ -201,7 +206,7 @@ impl Running {
     fn rescanned(&self) -> u64 {
         loop {
             match self.next() {
-                Report::Found(jobs) => jobs.into_iter().for_each(|job| self.workers.submit(job).unwrap()),
+                Report::Found(jobs) => jobs.into_iter().for_each(|job| self.submit(job)),
                 Report::RescanComplete { jobs } => return jobs,
                 Report::Job(outcome) => panic!("{outcome:?} during the rescan"),
             }
@@ -227,7 +232,7 @@ fn a_finished_dump_ends_in_the_archive_and_nowhere_else() {
     let content = dump("s");
     let running = site.start();
     running.rescanned();
-    running.workers.submit(site.finish("s", &content)).unwrap();
+    running.submit(site.finish("s", &content));
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert_eq!(site.archived(), BTreeMap::from([(format!("{DAY}/s.gz"), content)]));
@@ -245,7 +250,7 @@ fn a_finished_dump_ends_in_the_archive_and_nowhere_else() {
 fn without_an_archive_a_processed_dump_is_removed() {
     let site = Site { archiving: false, ..site() };
     let running = site.start();
-    running.workers.submit(site.finish("s", &dump("s"))).unwrap();
+    running.submit(site.finish("s", &dump("s")));
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert!(site.archived().is_empty());
@@ -258,7 +263,7 @@ fn a_dump_that_cannot_be_understood_is_archived_all_the_same() {
     for content in ["", "\n", "garbage", "[\"connectionInfo\"", "\u{0}\u{0}", "[]\n{}\n"] {
         let site = site();
         let running = site.start();
-        running.workers.submit(site.finish("s", content)).unwrap();
+        running.submit(site.finish("s", content));
         let is_good = running.is_stored();
         assert!(!is_good || content.is_empty() || content == "[]\n{}\n", "{content:?}");
         assert_eq!(site.metric("rtcstats_files_errored"), f64::from(!is_good), "{content:?}");
@@ -277,7 +282,7 @@ fn every_dump_of_many_is_stored_once() {
     for n in 0..200 {
         let name = format!("s{}", n % 50);
         let content = dump(&name) + &format!("[\"n\",null,{n},1700000002000,{}]\n", n + 3);
-        running.workers.submit(site.finish(&name, &content)).unwrap();
+        running.submit(site.finish(&name, &content));
         expected.insert(content, ());
     }
     for _ in 0..200 {
@@ -301,7 +306,7 @@ fn a_crash_anywhere_loses_nothing_and_stores_nothing_twice() {
         let expected = {
             let site = Site { archiving, ..site() };
             let running = site.start();
-            running.workers.submit(site.finish("s", &dump("s"))).unwrap();
+            running.submit(site.finish("s", &dump("s")));
             running.is_stored();
             (site.archived(), site.rows())
         };
@@ -325,7 +330,7 @@ fn after_a_crash(archiving: bool, crash: Point) -> (BTreeMap<String, String>, Ve
         }
         Ok(())
     });
-    dying.workers.submit(site.finish("s", &dump("s"))).unwrap();
+    dying.submit(site.finish("s", &dump("s")));
     is_reached.recv_timeout(PATIENCE).expect("the job gets there");
     drop(dying);
     let is_marked = names(&site.path("temp/finished")).contains(&"s.attempt".to_owned());
@@ -349,12 +354,12 @@ fn a_job_that_panics_twice_goes_to_quarantine() {
         Ok(())
     });
     running.rescanned();
-    running.workers.submit(site.finish("bad", &dump("bad"))).unwrap();
+    running.submit(site.finish("bad", &dump("bad")));
     let outcome = running.outcome();
     let JobOutcome::Panicked { job } = outcome else { panic!("{outcome:?}") };
     assert_eq!(names(&site.path("temp/finished")), ["bad", "bad.attempt"]);
 
-    running.workers.submit(job).unwrap();
+    running.submit(job);
     let outcome = running.outcome();
     assert!(matches!(outcome, JobOutcome::Quarantined { .. }), "{outcome:?}");
     assert_eq!(std::fs::read_to_string(site.path("temp/quarantine/bad")).unwrap(), dump("bad"));
@@ -362,14 +367,14 @@ fn a_job_that_panics_twice_goes_to_quarantine() {
     assert_eq!(names(&site.path("archive").join(DAY)), [""; 0], "no temporary file is left");
 
     // The worker lives on, and the next bad dump of that name does not replace the one in quarantine.
-    running.workers.submit(site.finish("good", &dump("good"))).unwrap();
+    running.submit(site.finish("good", &dump("good")));
     assert!(running.is_stored());
     for _ in 0..2 {
         let job = match names(&site.path("temp/finished")).as_slice() {
             [] => site.finish("bad", &dump("bad")),
             _ => job_of("bad", 0),
         };
-        running.workers.submit(job).unwrap();
+        running.submit(job);
         running.outcome();
     }
     assert_eq!(names(&site.path("temp/quarantine")), ["bad", "bad_1"]);
@@ -395,7 +400,7 @@ fn a_job_that_fails_does_not_take_its_batch_along() {
         });
         running.rescanned();
         for name in &names_of_jobs {
-            running.workers.submit(site.finish(name, &dump(name))).unwrap();
+            running.submit(site.finish(name, &dump(name)));
         }
         all_are_submitted.send(()).unwrap();
         let mut failed = None;
@@ -410,7 +415,7 @@ fn a_job_that_fails_does_not_take_its_batch_along() {
                 }
             }
         }
-        running.workers.submit(failed.unwrap()).unwrap();
+        running.submit(failed.unwrap());
         let outcome = running.outcome();
         let is_done = matches!(outcome, JobOutcome::Stored { .. } | JobOutcome::Gone { .. });
         assert!(is_done, "{outcome:?}");
@@ -436,14 +441,14 @@ fn a_panic_while_storing_is_no_death() {
     running.rescanned();
     let mut job = site.finish("s", &dump("s"));
     for expected in [1, 2, 4] {
-        running.workers.submit(job).unwrap();
+        running.submit(job);
         let outcome = running.outcome();
         let JobOutcome::Failed { job: failed, retry_after, .. } = outcome else { panic!("{outcome:?}") };
         assert_eq!(retry_after, Duration::from_secs(expected));
         assert_eq!(names(&site.path("temp/finished")), ["s"]);
         job = failed;
     }
-    running.workers.submit(job).unwrap();
+    running.submit(job);
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert_eq!(site.archived(), BTreeMap::from([(format!("{DAY}/s.gz"), dump("s"))]), "byte for byte");
@@ -475,7 +480,7 @@ fn an_archive_that_cannot_be_written_is_tried_again() {
     running.rescanned();
     let mut job = site.finish("s", &dump("s"));
     for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-        running.workers.submit(job).unwrap();
+        running.submit(job);
         let outcome = running.outcome();
         let JobOutcome::Failed { job: failed, step, retry_after, error } = outcome else {
             panic!("{outcome:?}")
@@ -487,7 +492,7 @@ fn an_archive_that_cannot_be_written_is_tried_again() {
     }
     assert_eq!(site.metric("rtcstats_storage_error_count"), 11.0);
     std::fs::remove_file(site.path("archive")).unwrap();
-    running.workers.submit(job).unwrap();
+    running.submit(job);
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert_eq!(site.archived(), BTreeMap::from([(format!("{DAY}/s.gz"), dump("s"))]), "byte for byte");
@@ -502,12 +507,12 @@ fn records_that_cannot_be_written_are_tried_again_without_a_second_archive() {
     let records = site.path("archive").join(DAY).join("records");
     std::fs::create_dir_all(records.parent().unwrap()).unwrap();
     std::fs::write(&records, "a file in place of the folder").unwrap();
-    running.workers.submit(site.finish("s", &dump("s"))).unwrap();
+    running.submit(site.finish("s", &dump("s")));
     let outcome = running.outcome();
     let JobOutcome::Failed { job, step, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(step, Step::Records);
     std::fs::remove_file(&records).unwrap();
-    running.workers.submit(job).unwrap();
+    running.submit(job);
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert_eq!(site.archived(), BTreeMap::from([(format!("{DAY}/s.gz"), dump("s"))]), "byte for byte");
@@ -535,13 +540,210 @@ fn what_is_no_dump_is_left_alone() {
     let running = site.start();
     assert_eq!(running.rescanned(), 0);
     for name in ["link", "fifo", "folder", "none"] {
-        running.workers.submit(job_of(name, 0)).unwrap();
+        running.submit(job_of(name, 0));
         let outcome = running.outcome();
         assert!(matches!(outcome, JobOutcome::Gone { .. }), "{name}: {outcome:?}");
     }
     assert_eq!(names(&finished), ["fifo", "folder", "link", "not a dump"], "but the orphaned mark is gone");
     assert_eq!(std::fs::read(&target).unwrap(), b"foreign");
     assert_eq!(running.shutdown(), NOTHING_LEFT);
+}
+
+/// Starts workers of one thread, and submits jobs of these names so that they make up one batch: the first waits at its
+/// first point until the others are in the queue. `interrupt` is called behind that.
+fn batch_of(
+    site: &Site,
+    dump_names: &'static [&str],
+    interrupt: impl Fn(&Job, Point) -> Result<(), Failure> + Send + Sync + 'static,
+) -> Running {
+    let (entered, entries) = bounded(100);
+    let (let_go, gate) = bounded::<()>(100);
+    let first = dump_names[0];
+    let running = site.start_with(move |job, point| {
+        if job.name == first && point == Point::Marked && job.retries == 0 {
+            let _ = entered.send(());
+            let _ = gate.recv();
+        }
+        interrupt(job, point)
+    });
+    running.rescanned();
+    for (at, name) in dump_names.iter().enumerate() {
+        running.submit(site.finish(name, &dump(name)));
+        if at == 0 {
+            entries.recv_timeout(PATIENCE).unwrap();
+        }
+    }
+    // Later attempts find the gate open.
+    drop(let_go);
+    running
+}
+
+const BATCH: &[&str] = &["s0", "s1", "s2", "s3"];
+
+/// The process ends at every point of every job of a batch; the next one finishes them: each once, with its rows.
+#[test]
+fn a_crash_anywhere_in_a_batch_loses_nothing_and_stores_nothing_twice() {
+    let undisturbed = |archiving| {
+        let site = Site { archiving, threads: 1, ..site() };
+        let running = batch_of(&site, BATCH, |_, _| Ok(()));
+        BATCH.iter().for_each(|_| assert!(running.is_stored()));
+        (site.archived(), site.rows())
+    };
+    for archiving in [true, false] {
+        let expected = undisturbed(archiving);
+        assert_eq!((expected.0.len(), expected.1.len()), (if archiving { 4 } else { 0 }, 8));
+        for crash in POINTS {
+            for victim in BATCH {
+                let after = after_a_crash_in_a_batch(archiving, victim, crash);
+                assert_eq!(after, expected, "crash at {crash:?} of {victim}");
+            }
+        }
+    }
+}
+
+fn after_a_crash_in_a_batch(
+    archiving: bool,
+    victim: &'static str,
+    crash: Point,
+) -> (BTreeMap<String, String>, Vec<String>) {
+    let site = Site { archiving, threads: 1, ..site() };
+    let (reached, is_reached) = bounded(1);
+    let dying = batch_of(&site, BATCH, move |job, point| {
+        if point == crash && job.name == victim {
+            reached.send(()).unwrap();
+            // A thread that stops here for good is, for the disk, a process that died here.
+            loop {
+                thread::park();
+            }
+        }
+        Ok(())
+    });
+    is_reached.recv_timeout(PATIENCE).expect("the batch gets there");
+    drop(dying);
+    let marks = names(&site.path("temp/finished")).into_iter().filter(|name| name.ends_with(".attempt"));
+    let is_marked = matches!(crash, Point::Marked | Point::Extracted);
+    assert_eq!(
+        marks.count(),
+        usize::from(is_marked),
+        "only who is being read is blamed: {crash:?} of {victim}"
+    );
+
+    let running = site.start();
+    (0..running.rescanned()).for_each(|_| assert!(running.is_stored()));
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(names(&site.path("temp/finished")), [""; 0], "crash at {crash:?} of {victim}");
+    assert_eq!(names(&site.path("temp/quarantine")), [""; 0], "crash at {crash:?} of {victim}");
+    (site.archived(), site.rows())
+}
+
+#[test]
+fn a_job_that_panics_takes_no_other_of_its_batch_with_it() {
+    for panicking in POINTS.into_iter().filter(|point| *point != Point::Removed) {
+        let site = Site { threads: 1, ..site() };
+        let is_first = AtomicBool::new(true);
+        let running = batch_of(&site, BATCH, move |job, point| {
+            let is_due = job.name == "s1" && point == panicking && is_first.swap(false, Ordering::Relaxed);
+            assert!(!is_due, "as this test wants it");
+            Ok(())
+        });
+        let mut panicked = None;
+        for _ in BATCH {
+            let outcome = running.outcome();
+            if let JobOutcome::Panicked { job } | JobOutcome::Failed { job, .. } = outcome {
+                panicked = Some(job);
+            } else {
+                assert!(
+                    matches!(&outcome, JobOutcome::Stored { job, .. } if job.name != "s1"),
+                    "{outcome:?}"
+                );
+            }
+        }
+        running.submit(panicked.expect("the panic is told"));
+        assert!(running.is_stored(), "{panicking:?}");
+        assert_eq!(running.shutdown(), NOTHING_LEFT);
+        assert_eq!(site.archived().len(), BATCH.len(), "{panicking:?}");
+        assert_eq!(site.rows().len(), 2 * BATCH.len(), "{panicking:?}");
+        assert_eq!(names(&site.path("temp/finished")), [""; 0], "{panicking:?}");
+    }
+}
+
+/// What a power cut can leave on a file system that keeps no order.
+#[test]
+fn an_archived_dump_gets_its_lost_document_again() {
+    let site = site();
+    let running = site.start();
+    running.rescanned();
+    running.submit(site.finish("s", &dump("s")));
+    assert!(running.is_stored());
+    let document = site.path("archive").join(DAY).join("s.json");
+    let before = std::fs::read(&document).unwrap();
+    std::fs::remove_file(&document).unwrap();
+    site.finish("s", &dump("s"));
+    running.workers.rescan();
+    assert!(running.is_stored());
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(std::fs::read(&document).unwrap(), before);
+    assert_eq!(site.archived().len(), 1);
+    assert_eq!(site.rows().len(), 2, "not twice");
+}
+
+/// Kills in quick succession would else meet the same dump each time, until that is in quarantine.
+#[test]
+fn jobs_that_died_before_are_the_last_of_a_listing() {
+    let site = Site { threads: 2, ..site() };
+    let running = site.start();
+    running.rescanned();
+    for n in 0..300 {
+        site.finish(&format!("s{n:03}"), &dump("s"));
+    }
+    for name in ["s000", "s001", "s150", "s299"] {
+        std::fs::write(site.path("temp/finished").join(format!("{name}.attempt")), "x").unwrap();
+    }
+    running.workers.rescan();
+    let (mut found, mut complete) = (Vec::new(), false);
+    while !complete {
+        match running.next() {
+            Report::Found(jobs) => found.extend(jobs),
+            Report::RescanComplete { jobs } => complete = jobs == 300,
+            Report::Job(outcome) => panic!("{outcome:?} before anything was submitted"),
+        }
+    }
+    assert_eq!(found.len(), 300);
+    let mut suspects: Vec<String> = found[296..].iter().map(|job| job.name.clone()).collect();
+    suspects.sort();
+    assert_eq!(suspects, ["s000", "s001", "s150", "s299"]);
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+}
+
+/// Two threads and many suspects: the death of one must not be counted against another.
+#[test]
+fn only_one_dump_that_died_before_is_read_at_a_time() {
+    let site = Site { threads: 2, ..site() };
+    let suspects: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+    let (marked, marks) = bounded(100);
+    let finished = site.path("temp/finished");
+    let running = site.start_with(move |job, point| {
+        // Two marks: one of the death before, one of the attempt that runs.
+        let is_marked_twice =
+            |name: &String| std::fs::read(finished.join(name)).is_ok_and(|marks| marks.len() == 2);
+        if point == Point::Extracted {
+            let names = names(&finished).into_iter().filter(|name| name.ends_with(".attempt"));
+            marked.send((job.name.clone(), names.filter(is_marked_twice).collect::<Vec<_>>())).unwrap();
+        }
+        Ok(())
+    });
+    running.rescanned();
+    let jobs = suspects.iter().map(|name| {
+        std::fs::write(site.path("temp/finished").join(format!("{name}.attempt")), "x").unwrap();
+        site.finish(name, &dump(name))
+    });
+    jobs.collect::<Vec<_>>().into_iter().for_each(|job| running.submit(job));
+    suspects.iter().for_each(|_| assert!(running.is_stored()));
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    for (name, blamed) in marks.try_iter() {
+        assert_eq!(blamed, [format!("{name}.attempt")]);
+    }
+    assert_eq!(names(&site.path("temp/finished")), [""; 0]);
 }
 
 /// Workers of which every job waits at its first point until it is let go.
@@ -564,11 +766,11 @@ fn a_full_queue_gives_the_job_back_and_loses_nothing() {
     let site = Site { threads: 1, queue_jobs_max: 2, ..site() };
     let (running, entries, let_go) = held(&site);
     assert!(!running.workers.is_busy());
-    running.workers.submit(site.finish("s0", &dump("s0"))).unwrap();
+    running.submit(site.finish("s0", &dump("s0")));
     entries.recv_timeout(PATIENCE).unwrap();
     assert_eq!((running.workers.in_work(), running.workers.is_busy()), (1, true));
     for name in ["s1", "s2"] {
-        running.workers.submit(site.finish(name, &dump(name))).unwrap();
+        running.submit(site.finish(name, &dump(name)));
     }
     assert_eq!(running.workers.queued(), 2);
     let refused = running.workers.submit(site.finish("s3", &dump("s3"))).unwrap_err();
@@ -594,7 +796,7 @@ fn a_full_queue_gives_the_job_back_and_loses_nothing() {
     }
     assert_eq!((found[0].name.as_str(), found[0].origin), ("s3", Origin::Found));
     let_go.send(()).unwrap();
-    running.workers.submit(found.remove(0)).unwrap();
+    running.submit(found.remove(0));
     assert!(running.is_stored());
     assert_eq!(running.shutdown(), NOTHING_LEFT);
     assert_eq!(site.archived().len(), 4);
@@ -613,13 +815,13 @@ fn a_job_in_hand_is_not_begun_twice_but_a_new_dump_of_its_name_is_not_forgotten(
         Ok(())
     });
     running.rescanned();
-    running.workers.submit(site.finish("s", &dump("first"))).unwrap();
+    running.submit(site.finish("s", &dump("first")));
     entries.recv_timeout(PATIENCE).unwrap();
     // The dump is removed, the job is not over: the name is free for the next session of this id.
     let second = site.finish("s", &dump("second"));
     assert_eq!(second.name, "s");
-    running.workers.submit(second.clone()).unwrap();
-    running.workers.submit(second).unwrap();
+    running.submit(second.clone());
+    assert_eq!(running.workers.submit(second.clone()), Ok(Submitted::Merged(second)));
     assert_eq!(running.workers.queued(), 0);
     let_go.send(()).unwrap();
     let_go.send(()).unwrap();
@@ -635,7 +837,7 @@ fn a_stop_lets_running_jobs_end_and_begins_no_others() {
     let site = Site { threads: 1, ..site() };
     let (mut running, entries, let_go) = held(&site);
     for name in ["s0", "s1"] {
-        running.workers.submit(site.finish(name, &dump(name))).unwrap();
+        running.submit(site.finish(name, &dump(name)));
     }
     entries.recv_timeout(PATIENCE).unwrap();
     running.workers.stop();
@@ -651,7 +853,7 @@ fn a_stop_lets_running_jobs_end_and_begins_no_others() {
 fn a_stuck_job_does_not_hold_up_the_end_and_is_not_blamed() {
     let site = site();
     let (running, entries, _let_go) = held(&site);
-    running.workers.submit(site.finish("stuck", &dump("stuck"))).unwrap();
+    running.submit(site.finish("stuck", &dump("stuck")));
     entries.recv_timeout(PATIENCE).unwrap();
     assert_eq!(names(&site.path("temp/finished")), ["stuck", "stuck.attempt"]);
     assert_eq!(running.workers.shutdown(now()), Leftover { queued: 0, in_work: 1 });

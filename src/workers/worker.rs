@@ -1,15 +1,19 @@
 //! One thread of the pool: takes jobs, prepares them one by one, commits them together.
 //!
 //! Owns the batch, and what becomes of a job that fails or panics. Reports every outcome and wakes the loop.
+//!
+//! A dump of which an attempt has died is suspect. Only one of these is read at a time in the whole process, for two that
+//! are marked when it dies are two that are blamed. Together with their place at the end of a listing (see `rescan`) this
+//! leaves every death but the first with the dump that caused it.
 //! Rules: our contract, section 3.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::prepare::{self, Bench, Learnt, Preparation, Prepared};
-use super::{Ends, Failure, Report, Shared, Task, commit, rescan};
+use super::{Ends, Failure, Report, Shared, Task, attempts, commit, rescan};
 use crate::jobs::{Job, JobOutcome, Step};
 use crate::metrics::JobReport;
 
@@ -81,15 +85,28 @@ impl Worker {
     /// Does the first half of `job`, and the second of all that are in hand when these are enough.
     fn take(&mut self, job: Job) {
         let is_big = job.size_bytes >= BIG_DUMP_BYTES;
-        if is_big {
+        let is_suspect = self.is_suspect(&job);
+        if is_big || is_suspect {
             self.commit();
         }
-        self.shared.begin(&job.name);
+        let shared = Arc::clone(&self.shared);
+        let turn = is_suspect.then(|| shared.suspects.lock().unwrap_or_else(PoisonError::into_inner));
+        // The wait for the turn may have been long.
+        if is_suspect && shared.is_stopping() {
+            return;
+        }
+        shared.begin(&job.name);
         self.prepare(job);
+        drop(turn);
         let held_bytes: usize = self.batch.iter().map(|(prepared, _)| prepared.held_bytes()).sum();
         if is_big || self.batch.len() >= self.batch_jobs_max || held_bytes >= BATCH_BYTES_MAX {
             self.commit();
         }
+    }
+
+    /// Whether an attempt for `job` has died. When that cannot be found out the attempt itself will say why.
+    fn is_suspect(&self, job: &Job) -> bool {
+        attempts::count(self.shared.folder.finished(), &job.name).is_ok_and(|deaths| deaths > 0)
     }
 
     fn prepare(&mut self, job: Job) {
@@ -169,13 +186,12 @@ impl Worker {
 
     /// A job ended. If it was submitted again meanwhile it is begun once more.
     fn end(&mut self, outcome: JobOutcome) {
-        let (job, is_dump_gone) = match &outcome {
-            JobOutcome::Stored { job, .. } | JobOutcome::Quarantined { job } | JobOutcome::Gone { job } => {
-                (job, true)
-            }
-            JobOutcome::Failed { job, .. } | JobOutcome::Panicked { job } => (job, false),
-        };
-        self.again.extend(self.shared.end(&job.name, is_dump_gone));
+        let (JobOutcome::Stored { job, .. }
+        | JobOutcome::Quarantined { job }
+        | JobOutcome::Gone { job }
+        | JobOutcome::Failed { job, .. }
+        | JobOutcome::Panicked { job }) = &outcome;
+        self.again.extend(self.shared.end(&job.name));
         self.report(Report::Job(outcome));
     }
 

@@ -7,7 +7,7 @@
 //! `syncfs`. On tmpfs all of it is free.
 //!
 //! `syncfs` is not everywhere as good, so it is trusted only where it is known to be: on the file systems in
-//! [`TRUSTED`] (below FUSE it may succeed without a word to whoever stores the files), and from Linux 5.8 on (earlier it
+//! `TRUSTED` (below FUSE it may succeed without a word to whoever stores the files), and from Linux 5.8 on (earlier it
 //! does not tell that a write failed).
 
 use std::os::fd::{AsFd, OwnedFd};

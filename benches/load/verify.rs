@@ -31,7 +31,7 @@ pub(crate) fn dumps(folder: &Path) -> io::Result<Vec<PathBuf>> {
     for place in ["temp", "temp/finished", "temp/quarantine"] {
         for file in fs::read_dir(folder.join(place))? {
             let file = file?;
-            if file.file_type()?.is_file() && file.file_name() != ".lock" {
+            if file.file_type()?.is_file() && !file.file_name().as_encoded_bytes().starts_with(b".") {
                 files.push(file.path());
             }
         }

@@ -123,13 +123,14 @@ impl<'de> Deserialize<'de> for Document<'de> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let (mut id, mut kind, mut data) = (None, None, None);
-                while let Some(Key(key)) = map.next_key()? {
+                // Keys as they stand: unlike one that is decoded to bytes, such a key holds no raw control character.
+                while let Some(key) = map.next_key::<&'de RawValue>()? {
                     let value: &'de RawValue = map.next_value()?;
-                    match key.as_ref() {
-                        b"statsSessionId" => id = Some(value.get()),
-                        b"type" => kind = Some(value.get()),
-                        b"data" => data = Some(value.get()),
-                        _ => {}
+                    match decoded_string(key.get()).as_deref() {
+                        Some(b"statsSessionId") => id = Some(value.get()),
+                        Some(b"type") => kind = Some(value.get()),
+                        Some(b"data") => data = Some(value.get()),
+                        Some(_) | None => {}
                     }
                 }
                 Ok(Document::Object { id, kind, data })
@@ -161,15 +162,7 @@ impl<'de> Deserialize<'de> for Document<'de> {
     }
 }
 
-/// A key as bytes: serde_json decodes a string that is asked for as bytes even where it holds a lone surrogate.
-struct Key<'a>(Cow<'a, [u8]>);
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        bytes(deserializer).map(Self)
-    }
-}
-
+/// A string as bytes: serde_json decodes it so even where it holds a lone surrogate.
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, [u8]>, D::Error> {
     struct BytesVisitor;
     impl<'de> Visitor<'de> for BytesVisitor {
@@ -490,7 +483,7 @@ mod tests {
     fn what_is_no_request_is_told_by_reason_and_the_next_one_is_taken() {
         use RequestFault::{BadSessionId, NotJson, NotObject, UnknownType};
         let long = "a".repeat(129);
-        let cases: [(String, &[Result<&str, RequestFault>]); 20] = [
+        let cases: [(String, &[Result<&str, RequestFault>]); 21] = [
             (
                 r#"{"statsSessionId":"a","type":"close"}{"statsSessionId":"a","type":"keepalive"} "#.into(),
                 &[Ok("-"), Ok("-")],
@@ -518,6 +511,7 @@ mod tests {
             (r#"{"statsSessionId":"a","type":"CLOSE"}"#.into(), &[Err(UnknownType)]),
             (r#"{"statsSessionId":"a","type":["close"]}"#.into(), &[Err(UnknownType)]),
             (r#"{"statsSessionId":"a"}"#.into(), &[Err(UnknownType)]),
+            ("{\"statsSessionId\":\"a\",\"type\":\"close\",\"\nx\":1}".into(), &[Err(NotJson)]),
             (r#"{"statsSessionId":"a","type":"close","\ud800":1,"n":1e999,"m":-0}"#.into(), &[Ok("-")]),
             ("\u{feff}{}".into(), &[Err(NotJson)]),
         ];

@@ -37,7 +37,8 @@
 //! ([`websocket`]), [`protocol`] takes requests out of the messages, and the [`collector`] puts each entry's line into
 //! the append buffer of its [`session`]. At latest `dump.flush_interval_ms` later, at `dump.flush_bytes`, and when the
 //! session ends or changes hands, the buffer is appended to the [`dump`] in one write; only then is anything in it
-//! acknowledged. A session that ends moves its dump to `finished/`, by rename: from now on it is a job, also after a
+//! acknowledged; under `dump.durability = "power"` only once a thread of its own ([`durability`]) has synced it. A session
+//! that ends moves its dump to `finished/`, by rename: from now on it is a job, also after a
 //! crash. A [worker](workers) reads it once, derives the document ([`extract`]), writes document and compressed dump
 //! ([`archive`]) and rows ([`records_store`]), and removes it.
 //!
@@ -47,10 +48,11 @@
 //! |---|---|---|---|
 //! | wiring | [`cli`], [`serve`], [`reload`] | everything | a rule of the business |
 //! | loop | [`reactor`] with its slots, timers and desk | mio, all below | JSON, frames, file formats |
-//! | one socket | [`connection`], [`http`], [`handshake`], [`websocket`] | any `Read + Write` | mio, threads, files |
-//! | one record | [`collector`], [`session`], [`dump`], [`leftovers`] | descriptors of dumps | sockets |
-//! | after the end | [`workers`], [`archive`], [`records_store`], [`recovery`], [`dump_folder`] | files, threads | sockets |
-//! | pure | [`protocol`], [`numbering`], [`extract`], [`client`], [`jobs`], [`reasons`] | serde | files, sockets, clock |
+//! | one socket | [`connection`], [`http`], [`handshake`], [`websocket`], [`tls`] | any `Read + Write` | mio, threads, dumps |
+//! | who may send | [`gate`], [`auth`], [`address`] | what a head says | sockets, dumps |
+//! | one record | [`collector`], [`session`], [`dump`], [`leftovers`], [`ended`], [`durability`] | descriptors of dumps | sockets |
+//! | after the end | [`workers`], [`archive`], [`records_store`], [`recovery`], [`dump_folder`], [`beneath`] | files, threads | sockets |
+//! | pure | [`protocol`], [`numbering`], [`blocks`], [`extract`], [`records`], [`client`], [`jobs`], [`reasons`] | serde | files, sockets, clock |
 //! | edges | [`config`], [`metrics`], [`logging`], [`signals`], [`systemd`], [`descriptors`] | their one crate | each other |
 //!
 //! Arrows point down only; a lower module tells the upper one what happened through what it returns. The collector,

@@ -23,6 +23,8 @@ macro_rules! labelled {
     };
 }
 
+pub(crate) use labelled;
+
 labelled! {
     /// Why an upgraded connection ended.
     CloseReason {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::client::ClientType;
 use crate::metrics::tally::Label;
-use crate::reasons::{CloseReason, Refusal, RequestFault};
+use crate::reasons::{CloseReason, Refusal, RequestFault, labelled};
 
 /// State of the loop, read from the truth once a turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,27 +67,7 @@ pub struct FeatureMetrics {
     pub total_processed_count: u64,
 }
 
-/// Declares an enum of label values.
-macro_rules! labels {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $label:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vmeta])* $variant,)+ }
-
-        impl $name {
-            /// Every value, in declaration order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The metric label of this value.
-            #[must_use]
-            pub fn label(self) -> &'static str {
-                match self { $(Self::$variant => $label,)+ }
-            }
-        }
-    };
-}
-
-labels! {
+labelled! {
     /// Kind of a complete WebSocket message.
     MessageKind {
         /// UTF-8 text.
@@ -97,7 +77,7 @@ labels! {
     }
 }
 
-labels! {
+labelled! {
     /// Where a session is on its way from the first entry to the archive.
     SessionState {
         /// It takes entries.
@@ -111,7 +91,7 @@ labels! {
     }
 }
 
-labels! {
+labelled! {
     /// Why a session that waited for its client was finished without it.
     WaitingEnd {
         /// The client did not come back in time.

@@ -31,7 +31,8 @@ async function checkNothingLost({ entries, perSecond }, trouble) {
 
         await trouble({ page, proxy, server });
         await tracing;
-        await page.connected();
+        // A client that has not yet noticed the last cut still calls itself connected, and would leave unheard.
+        await until('the client is back', async () => proxy.open > 0 && await page.isConnected());
         await page.left();
         const numbered = await page.numbered();
         const firstSent = linesByNumber(await page.sent());

@@ -37,6 +37,12 @@ export class Proxy {
             client.resetAndDestroy();
             server.resetAndDestroy();
         }
+        this.pairs.clear();
+    }
+
+    /** How many connections are open. One that was reset is not, whatever its client knows of it by now. */
+    get open() {
+        return this.pairs.size;
     }
 
     /** Nothing is forwarded any more, and nobody is told. */

@@ -14,6 +14,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +37,8 @@ use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, RequestFault};
 use crate::recovery::Recovered;
 use crate::session::{Arrival, Carried, Departure, Expiry, Farewell, Session, Sessions, State, Verdict};
+
+mod join;
 
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
 /// seconds" (client: its buffer must not fill).
@@ -113,6 +116,8 @@ pub struct Feeder {
     pub connection: SlotId,
     /// Its dialect, fixed at the upgrade.
     pub client: ClientType,
+    /// Where it comes from: the client itself, whoever stands between.
+    pub address: IpAddr,
     /// What it said about itself.
     pub info: Rc<ConnectionInfo>,
     /// The session id in its URL, when there is a valid one.
@@ -132,12 +137,13 @@ impl Feeder {
     pub fn new(
         connection: SlotId,
         client: ClientType,
+        address: IpAddr,
         info: Rc<ConnectionInfo>,
         url_id: Option<SessionId>,
     ) -> Self {
         let bad_requests = None;
         let by_idleness = Vec::new();
-        Self { connection, client, info, url_id, carried: Carried::None, bad_requests, by_idleness }
+        Self { connection, client, address, info, url_id, carried: Carried::None, bad_requests, by_idleness }
     }
 
     /// The session without an entry for the longest time; the caller ends it.
@@ -280,6 +286,7 @@ pub struct Collector {
 #[derive(Debug)]
 struct Lines {
     resume: RateLimit,
+    join: RateLimit,
     refused: RateLimit,
     displaced: RateLimit,
     gap: RateLimit,
@@ -294,6 +301,7 @@ impl Lines {
         let line = || RateLimit::new(LINES_PER_S, Duration::from_secs(1));
         Self {
             resume: line(),
+            join: line(),
             refused: line(),
             displaced: line(),
             gap: line(),
@@ -900,6 +908,7 @@ impl Collector {
         tally: &mut Tally,
         now: Now,
     ) -> Result<Result<(), RequestFault>, Ending> {
+        let (key, line) = self.place(feeder, key, line, tally, now);
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
         let Gathered { start, is_first } = line;
         let added = session.buffer.len() - start;

@@ -52,7 +52,7 @@
 //! | who may send | [`gate`], [`auth`], [`address`] | what a head says | sockets, dumps |
 //! | one record | [`collector`], [`session`], [`dump`], [`leftovers`], [`ended`], [`durability`] | descriptors of dumps | sockets |
 //! | after the end | [`workers`], [`archive`], [`records_store`], [`recovery`], [`dump_folder`], [`beneath`] | files, threads | sockets |
-//! | pure | [`protocol`], [`numbering`], [`blocks`], [`extract`], [`records`], [`client`], [`jobs`], [`reasons`] | serde | files, sockets, clock |
+//! | pure | [`protocol`], [`numbering`], [`rooms`], [`blocks`], [`extract`], [`records`], [`client`], [`jobs`], [`reasons`] | serde | files, sockets, clock |
 //! | edges | [`config`], [`metrics`], [`logging`], [`signals`], [`systemd`], [`descriptors`] | their one crate | each other |
 //!
 //! Arrows point down only; a lower module tells the upper one what happened through what it returns. The collector,
@@ -116,6 +116,7 @@ pub mod records;
 pub mod records_store;
 pub mod recovery;
 pub mod reload;
+pub mod rooms;
 pub mod serve;
 pub mod session;
 pub mod signals;

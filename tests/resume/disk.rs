@@ -77,7 +77,7 @@ impl Crowd {
         let calm = Arc::new(AtomicBool::new(false));
         let one = |index: u64| {
             let plan = Plan::roll(&mut rng, tracing_ms, 6, Leave::Settled);
-            let habits = Habits { is_legacy: false, odd_shapes: 0, giant: 0 };
+            let habits = Habits::default();
             let trace = Trace::new(&mut rng, habits);
             let (rng, calm) = (Rng::new(rng.next()), Arc::clone(&calm));
             let client = Client::new(trace, Plan { floods: 0, ..plan }, rng, whereabouts.clone(), calm);

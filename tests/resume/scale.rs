@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use crate::support::script::entry_message;
+use serde_json::json;
+
+use crate::support::script::message;
 use crate::support::{Settings, TestServer, Upgrade, WsClient};
 
 /// Issue: ten thousand cost less than 10 MiB.
@@ -40,7 +42,9 @@ fn leave_waiting(server: &TestServer, numbers: std::ops::Range<usize>) {
     for number in numbers {
         let id = format!("{number:08x}-c9f8-489d-87ca-21263dec0642");
         let mut client = WsClient::open(server.ingest, &Upgrade::browser(&id));
-        client.send_text(&entry_message(&id, "[\"t\",null,{},1700000000000,1]"));
+        // The dearest kind: one that may go on under another id.
+        let identity = json!(["identity", null, {"parentStatsSessionId": "p"}, 1_700_000_000_000_u64, 1]);
+        client.send_text(&message(&id, "identity", Some(&identity)));
         client.round_trip();
         client.reset();
     }

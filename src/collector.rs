@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{Level, debug, error, info, warn};
@@ -260,9 +261,9 @@ pub struct Collector {
     acknowledge_queue: VecDeque<(Instant, SlotId)>,
     effects: Vec<Effect>,
     spare: Vec<Vec<u8>>,
-    /// Ids whose last connection ended with a message that is too big, and the number they had then; bounded by
+    /// Sessions whose last connection ended with a message that is too big, and the number they had then; bounded by
     /// [`HOPELESS_MAX`].
-    hopeless: VecDeque<(SessionId, u64)>,
+    hopeless: VecDeque<(Arc<str>, u64)>,
     /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
     /// next start.
     unfinished: Vec<DumpFile>,
@@ -997,7 +998,9 @@ impl Collector {
         let session = feeder.carried.find(id.as_str(), &self.sessions);
         let received =
             session.and_then(|key| self.sessions.find(key)).map_or(0, |found| found.ledger.received());
-        if let Some(at) = self.hopeless.iter().position(|(other, number)| *other == id && *number == received)
+        let name = self.refused_name(feeder, &id, session);
+        if let Some(at) =
+            self.hopeless.iter().position(|(other, number)| *other == name && *number == received)
         {
             self.hopeless.remove(at);
             if let Some(session) = session {
@@ -1009,7 +1012,7 @@ impl Collector {
         if self.hopeless.len() >= HOPELESS_MAX {
             self.hopeless.pop_front();
         }
-        self.hopeless.push_back((id, received));
+        self.hopeless.push_back((name, received));
         reason
     }
 

@@ -1,9 +1,11 @@
 //! A session that began in the middle, under an unknown id: looks for the one that it continues.
 
+use std::sync::Arc;
+
 use log::Level;
 
 use super::{Collector, Feeder, Gathered, Now};
-use crate::client::ClientType;
+use crate::client::{ClientType, SessionId};
 use crate::limited;
 use crate::metrics::Tally;
 use crate::numbering;
@@ -92,6 +94,19 @@ impl Collector {
             joined.ledger.received()
         );
         Some((into, Gathered { start: 0, is_first: false }))
+    }
+
+    /// What a session is known by when its client meets a refusal again, perhaps under another id: its dump, or, as long as
+    /// it may be the rest of another one, what it has in common with that.
+    pub(super) fn refused_name(&self, feeder: &Feeder, id: &SessionId, session: Option<SlotId>) -> Arc<str> {
+        let found = session.and_then(|session| self.sessions.find(session));
+        match found {
+            Some(Session { dump: Some(dump), .. }) => Arc::clone(&dump.name),
+            Some(found) if found.may_continue => {
+                format!("{:?}", self.sessions.kin_of(&feeder.info, feeder.address)).into()
+            }
+            Some(_) | None => id.share(),
+        }
     }
 
     /// What the dump of `other` says about entry `number`; `None` when it is gone.

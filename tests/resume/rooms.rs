@@ -9,6 +9,8 @@ use crate::client::{Client, Leave, Plan, Whereabouts};
 use crate::kills::{scaled, wait_until_archived};
 use crate::proxy::Proxy;
 use crate::record::Record;
+use crate::support::client::Incoming;
+use crate::support::frames;
 use crate::support::script::{entry_message, message};
 use crate::support::{Archive, Rng, TestServer, Upgrade, WsClient};
 use crate::trace::{Fate, Habits, Trace};
@@ -226,6 +228,35 @@ fn what_may_be_somebody_else_is_not_joined() {
         let expected = if name == "known-id" { 1 } else { 2 };
         assert_eq!(dumps.len(), expected, "{name}: {dumps:?}");
         assert!(name == "known-id" || dumps[0].1.len() == 10, "{name}: {dumps:?}");
+    }
+}
+
+/// A message that is too big comes again under each new id; there is an end to that all the same.
+#[test]
+fn a_message_that_is_too_big_does_not_come_for_ever() {
+    let server = settings().start();
+    let giant = |guest: &Guest| entry_message(&guest.id(), &format!("[\"{}\"]", "x".repeat(200_000)));
+    // Behind entries that tell whose it is, and as the first one.
+    for (name, again) in [("behind", 10), ("first", 11)] {
+        let mut guest = Guest::new(name);
+        drop_out(&server, &mut guest, 10);
+        let mut codes = Vec::new();
+        while codes.last() != Some(&3002) {
+            let mut socket = guest.connect(&server, true);
+            guest.send(&mut socket, again..=10);
+            // The server does not wait for the rest of it.
+            let _ = socket.try_send_bytes(&frames::message(frames::TEXT, giant(&guest).as_bytes()));
+            let code = loop {
+                match socket.receive() {
+                    Incoming::Close { code, .. } => break code.unwrap(),
+                    Incoming::Text(_) => {}
+                    other => panic!("{other:?} instead of a close frame"),
+                }
+            };
+            codes.push(code);
+            assert!(codes.len() < 4, "{name}: {codes:?}");
+        }
+        assert_eq!(codes, [1009, 3002], "{name}");
     }
 }
 

@@ -53,7 +53,7 @@
 //! | one record | [`collector`], [`session`], [`dump`], [`leftovers`], [`ended`], [`durability`] | descriptors of dumps | sockets |
 //! | after the end | [`workers`], [`archive`], [`records_store`], [`recovery`], [`dump_folder`], [`beneath`] | files, threads | sockets |
 //! | pure | [`protocol`], [`numbering`], [`rooms`], [`blocks`], [`extract`], [`records`], [`client`], [`jobs`], [`reasons`] | serde | files, sockets, clock |
-//! | edges | [`config`], [`metrics`], [`logging`], [`signals`], [`systemd`], [`descriptors`] | their one crate | each other |
+//! | edges | [`config`], [`metrics`], [`logging`], [`signals`], [`systemd`], [`descriptors`], [`whole_sync`] | their one crate | each other |
 //!
 //! Arrows point down only; a lower module tells the upper one what happened through what it returns. The collector,
 //! which must tell of things that happen to other connections, returns them as
@@ -123,4 +123,5 @@ pub mod signals;
 pub mod systemd;
 pub mod tls;
 pub mod websocket;
+pub mod whole_sync;
 pub mod workers;

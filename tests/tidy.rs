@@ -50,6 +50,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "serve.rs",
             "signals.rs",
             "systemd.rs",
+            "whole_sync.rs",
             "workers/",
         ],
     ),

@@ -18,11 +18,11 @@ use crate::support::{Rng, Settings, TestServer, Upgrade, WsClient};
 use crate::trace::{Habits, Trace};
 
 /// A file system in memory, unmounted when dropped.
-struct Tmpfs(PathBuf);
+pub(crate) struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     /// At the place of the dump folder; `None`, loudly, where that is not allowed.
-    fn mount(settings: &Settings, size: &str) -> Option<Self> {
+    pub(crate) fn mount(settings: &Settings, size: &str) -> Option<Self> {
         let path = settings.root().join("temp");
         std::fs::create_dir(&path).unwrap();
         let options = format!("size={size}");

@@ -385,8 +385,8 @@ impl Collector {
         self.settings = settings;
     }
 
-    /// Whether the dump file system has less space than `dump.min_free_bytes`, or the dump folder is gone for good; then
-    /// no session is let in.
+    /// Whether the dump file system has less space than `dump.min_free_bytes` or cannot be written, or the dump folder is
+    /// gone for good; then no session is let in.
     #[must_use]
     pub fn is_disk_low(&self) -> bool {
         self.disk_low || self.folder_lost
@@ -445,11 +445,16 @@ impl Collector {
         !self.is_full() || url_id.is_none_or(|id| self.sessions.is_open_or_waiting(id))
     }
 
-    /// Looks at the free space again and returns it. Called once a second.
-    pub fn check_disk(&mut self) -> Option<u64> {
+    /// Proves that the server lives, looks at the free space again and returns it. Called once a second.
+    pub fn check_disk(&mut self, now: Now) -> Option<u64> {
+        let beaten = self.dumps.beat();
+        if let Err(cause) = &beaten {
+            let err = value(format!("cannot touch the lock: {cause}"));
+            limited!(self.lines.error, now.instant, Level::Error, "disk.error err={err}");
+        }
         let free =
             self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={}", value(error))).ok()?;
-        let low = free < self.settings.min_free_bytes;
+        let low = free < self.settings.min_free_bytes || beaten.is_err();
         if low != self.disk_low {
             self.disk_low = low;
             let min = self.settings.min_free_bytes;
@@ -1250,7 +1255,7 @@ impl Collector {
         }
         if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) {
             // Whoever comes back is refused before its greeting if the disk is too full for it.
-            self.check_disk();
+            self.check_disk(now);
         }
     }
 

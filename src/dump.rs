@@ -129,6 +129,15 @@ impl DumpStore {
         Ok(if is_read_only { 0 } else { stat.f_bavail.saturating_mul(stat.f_frsize) })
     }
 
+    /// See [`DumpFolder::beat`]. A file system that cannot be written refuses it, also when it still calls itself writable,
+    /// as ext4 does after an error.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn beat(&self) -> io::Result<()> {
+        self.folder.beat()
+    }
+
     /// Creates the file for a new dump of `id` under the first free name and writes `first_line` and `lines` to it.
     ///
     /// `first_line` is told the part number, because the line names it. When writing fails nothing stays behind.

@@ -125,7 +125,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
 
     let open_files_max = config.dump.open_files_max.unwrap_or_else(|| to_usize(descriptors.soft / 4));
     let shares = shares(&config, descriptors.soft);
-    let dumps = DumpStore::new(Arc::clone(&folder), open_files_max, Some(leftovers));
+    let dumps = DumpStore::new(folder, open_files_max, Some(leftovers));
     let mut collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
     if let Some(durability) = durability {
         collector = collector.with_durability(durability);
@@ -150,7 +150,6 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
         is_listener_passed,
         signals,
         supervisor,
-        folder,
         collector,
         desk: Desk::new(workers),
         metrics,

@@ -42,24 +42,78 @@ impl Tmpfs {
         let status = Command::new("mount").args(["-o", &options]).arg(&self.0).stderr(Stdio::null()).status();
         status.unwrap().success()
     }
-
-    /// Fills it up to the last byte, or until so many are left; the file that did it.
-    fn fill(&self, left: u64) -> PathBuf {
-        let path = self.0.join(".filler");
-        let mut file = std::fs::File::create(&path).unwrap();
-        let free = || {
-            let stat = rustix::fs::statvfs(&self.0).unwrap();
-            stat.f_bavail * stat.f_frsize
-        };
-        while free() > left && file.write_all(&[7; 4096]).is_ok() {}
-        path
-    }
 }
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// A disk of its own: ext4 in a file, unmounted when dropped.
+struct Ext4 {
+    image: PathBuf,
+    path: PathBuf,
+}
+
+impl Ext4 {
+    /// At the place of the dump folder; `None`, loudly, where that is not allowed.
+    fn mount(settings: &Settings, size: u64) -> Option<Self> {
+        let (image, path) = (settings.root().join("image"), settings.root().join("temp"));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(size).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).output();
+        let disk = Self { image, path };
+        match made {
+            Ok(output) if output.status.success() && disk.mount_again() => {
+                // No dump of anybody.
+                std::fs::remove_dir(disk.path.join("lost+found")).unwrap();
+                Some(disk)
+            }
+            other => {
+                eprintln!("SKIPPED: an ext4 of its own cannot be made or mounted here: {other:?}");
+                None
+            }
+        }
+    }
+
+    fn mount_again(&self) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop,errors=remount-ro"]).arg(&self.image).arg(&self.path);
+        mount.output().is_ok_and(|output| output.status.success())
+    }
+
+    /// The file system finds an error in itself, and lets nobody write any more, whoever has files open.
+    fn fail(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let here = self.path.to_str().unwrap();
+        let mount = mounts.lines().find(|line| line.split(' ').nth(1) == Some(here)).unwrap();
+        let device = mount.split(' ').next().unwrap().trim_start_matches("/dev/");
+        let failed = std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1");
+        failed.inspect_err(|error| eprintln!("SKIPPED: ext4 cannot be made to fail here: {error}")).is_ok()
+    }
+
+    fn unmount(&self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+impl Drop for Ext4 {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+/// Fills the file system of `folder` up to the last byte, or until so many are left; the file that did it.
+fn fill(folder: &Path, left: u64) -> PathBuf {
+    let path = folder.join(".filler");
+    let mut file = std::fs::File::create(&path).unwrap();
+    let free = || {
+        let stat = rustix::fs::statvfs(folder).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    while free() > left && file.write_all(&[7; 4096]).is_ok() {}
+    path
 }
 
 /// Clients that trace for a while and then wait until all is well.
@@ -108,13 +162,26 @@ fn check(server: TestServer, records: &[Record], what: &str) -> Figures {
 #[test]
 fn a_full_disk_loses_nothing() {
     let settings = scaled();
-    let Some(disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    fill_again_and_again(settings, 70);
+}
+
+/// The same on a file system that gives a file its blocks late, and with every acknowledgement behind a sync.
+#[test]
+fn a_full_ext4_loses_nothing_that_was_synced() {
+    let settings = scaled().set("dump.durability", "power");
+    let Some(_disk) = Ext4::mount(&settings, 24 << 20) else { return };
+    fill_again_and_again(settings, 76);
+}
+
+fn fill_again_and_again(settings: Settings, seed: u64) {
     let server = settings.start();
-    let crowd = Crowd::start(&server, 70, 1_500, 4, 0);
+    let crowd = Crowd::start(&server, seed, 1_500, 4, 0);
+    let closed = "rtcstats_connections_closed_total{reason=\"storage_error\"}";
     for _ in 0..3 {
         crate::pass(Duration::from_millis(200));
-        let filler = disk.fill(0);
-        server.wait_for_metric("rtcstats_connections_closed_total{reason=\"storage_error\"}", 1.0);
+        let filler = fill(&server.dump_path(""), 0);
+        server.wait_for_metric(closed, 1.0);
         crate::pass(Duration::from_millis(150));
         std::fs::remove_file(filler).unwrap();
     }
@@ -123,12 +190,48 @@ fn a_full_disk_loses_nothing() {
     check(server, &records, "full disk");
 }
 
+/// The file system fails for good under open sessions: whatever still says that it can be written, nobody is greeted, and
+/// on the next start everything is there that was acknowledged.
+#[test]
+fn a_file_system_that_fails_keeps_what_was_acknowledged() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 60);
+    let Some(disk) = Ext4::mount(&settings, 24 << 20) else { return };
+    let server = settings.start();
+    let session = Session::new("failed");
+    let mut socket = session.connect(&server, 0);
+    (1..=100).for_each(|number| session.send(&mut socket, number));
+    assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
+    // `process` says nothing about a disk that fails before it was written.
+    assert!(Command::new("sync").arg("-f").arg(server.dump_path("")).status().unwrap().success());
+    if !disk.fail() {
+        return;
+    }
+    session.send(&mut socket, 101);
+    socket.expect_close(1013);
+    server.wait_until("it is refused", || {
+        WsClient::try_connect(server.ingest, &session.upgrade(true))
+            .unwrap()
+            .err()
+            .filter(|answer| answer.status == 503)
+    });
+    assert_eq!(crate::support::http::get(server.ingest, "/healthcheck").status, 200);
+    let settings = server.settings();
+    assert!(server.stop().status.success());
+    disk.unmount();
+    assert!(disk.mount_again());
+    let server = settings.start();
+    let mut socket = session.connect(&server, 100);
+    session.send(&mut socket, 101);
+    socket.close(3001);
+    session.expect_archived(&server, 101);
+}
+
 /// Below the floor nobody new is let in, and nobody comes back, which would reset a client's patience; who is open goes
 /// on. Above it all is well again by itself.
 #[test]
 fn below_the_floor_new_sessions_are_refused_and_open_ones_go_on() {
     let settings = scaled().set("dump.min_free_bytes", 2 << 20);
-    let Some(disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
     let server = settings.start();
     let (mut open, away) = (Session::new("open"), Session::new("away"));
     let mut open_socket = open.connect(&server, 0);
@@ -136,7 +239,7 @@ fn below_the_floor_new_sessions_are_refused_and_open_ones_go_on() {
     away.send(&mut away_socket, 1);
     away_socket.reset();
     server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", 1.0);
-    let filler = disk.fill(1 << 20);
+    let filler = fill(&server.dump_path(""), 1 << 20);
     let refusals = "rtcstats_connections_refused_total{reason=\"disk_full\"}";
     for session in [&Session::new("new"), &away] {
         server.wait_until("connections are refused", || {
@@ -208,14 +311,16 @@ fn finishing_is_tried_again() {
     session.expect_archived(&server, 1);
 }
 
-/// Every write to a dump fails for a while.
+/// Every write to a dump fails for a while, in every way in which one can, and once so that it cannot even be cut back.
 #[test]
 fn write_errors_lose_nothing() {
     let server = scaled().start();
     let crowd = Crowd::start(&server, 71, 1_500, 4, 0);
-    for _ in 0..3 {
-        crate::pass(Duration::from_millis(200));
-        let Some(fault) = Fault::inject(&server, "writev:error=EIO") else {
+    let calls =
+        ["writev:error=EIO", "writev:error=EROFS", "writev:error=ENOSPC", "writev,ftruncate:error=EIO"];
+    for fault in calls {
+        crate::pass(Duration::from_millis(150));
+        let Some(fault) = Fault::inject(&server, fault) else {
             drop(crowd.end());
             return;
         };

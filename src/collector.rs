@@ -8,8 +8,8 @@
 //! `dump.flush_bytes`, and at once when the session ends or changes hands. What is not appended is not acknowledged,
 //! so gathering costs a numbered client nothing; for others it is what a crash can lose.
 //!
-//! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message; the effects by
-//! what one turn of the loop can cause.
+//! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message; what is held of
+//! clients that are gone by a number of its own (`held`); the effects by what one turn of the loop can cause.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -39,7 +39,10 @@ use crate::reasons::{CloseReason, RequestFault};
 use crate::recovery::Recovered;
 use crate::session::{Arrival, Carried, Departure, Expiry, Farewell, Session, Sessions, State, Verdict};
 
+mod held;
 mod join;
+
+use held::HeldSessions;
 
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
 /// seconds" (client: its buffer must not fill).
@@ -267,6 +270,8 @@ pub struct Collector {
     /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
     /// next start.
     unfinished: Vec<DumpFile>,
+    /// Sessions whose clients are gone and whose last lines could not be written; bounded by their size and by time.
+    held: HeldSessions,
     disk_low: bool,
     /// Set while the dump folder is gone and cannot be created again.
     folder_lost: bool,
@@ -331,6 +336,7 @@ impl Collector {
             spare: Vec::new(),
             hopeless: VecDeque::new(),
             unfinished: Vec::new(),
+            held: HeldSessions::default(),
             disk_low: false,
             folder_lost: false,
             durability: None,
@@ -393,7 +399,7 @@ impl Collector {
     }
 
     /// Looks whether the dump folder was removed, creates it again, and gives up the dumps that went with it; tries once
-    /// more to finish what could not be finished. Called once a second, and when a dump cannot be created.
+    /// more to write and to finish what could not be. Called once a second, and when a dump cannot be created.
     pub fn check_folder(&mut self, tally: &mut Tally, now: Now) {
         match self.dumps.restore_folder() {
             Ok(false) => {}
@@ -417,6 +423,7 @@ impl Collector {
         for dump in std::mem::take(&mut self.unfinished) {
             self.finish_leftover(&dump, tally, now);
         }
+        self.retry_held(tally, now);
     }
 
     /// The dump of a session is gone. What was durable is gone with it; nobody may be told otherwise again, so the
@@ -794,7 +801,7 @@ impl Collector {
                 Held::Live(session) => {
                     feeder.carried.remove_named(session, &request.id);
                     if self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
-                        self.finish(session, true, tally, now);
+                        self.finish_gone(session, true, tally, now);
                     }
                 }
                 Held::Lost(_) | Held::Nothing => {}
@@ -1025,7 +1032,7 @@ impl Collector {
     pub fn leave(&mut self, feeder: &mut Feeder, farewell: Farewell, tally: &mut Tally, now: Now) {
         for session in std::mem::take(&mut feeder.carried).all() {
             match self.sessions.leave(session, feeder.connection, farewell, now.instant) {
-                Departure::Finish => self.finish(session, farewell == Farewell::ForGood, tally, now),
+                Departure::Finish => self.finish_gone(session, farewell == Farewell::ForGood, tally, now),
                 Departure::Wait => self.park(session, tally, now),
                 Departure::NotTheirs => {}
             }
@@ -1097,7 +1104,7 @@ impl Collector {
                 Expiry::Grace => tally.waiting_finished.add_one(WaitingEnd::Expired),
                 Expiry::Limit => tally.waiting_finished.add_one(WaitingEnd::TooMany),
             }
-            self.finish(key, false, tally, now);
+            self.finish_expired(key, tally, now);
         }
         false
     }
@@ -1144,56 +1151,65 @@ impl Collector {
     /// Appends what is gathered for a session and acknowledges what has become durable. Returns whether that was
     /// possible; if not, the session has waited since, or is gone.
     fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> bool {
+        if self.sessions.find(key).is_none() {
+            return false;
+        }
+        match self.append(key, tally, now) {
+            Ok(()) => {
+                self.acknowledge(key, tally, now);
+                true
+            }
+            Err(failure) => {
+                self.append_failed(key, &failure, tally, now);
+                false
+            }
+        }
+    }
+
+    /// Appends what is gathered for a session; a failure leaves it there.
+    fn append(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> Result<(), AppendError> {
         let needs_file =
             self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.buffer.is_empty());
         if needs_file && self.dumps.is_folder_removed() {
             self.check_folder(tally, now);
         }
-        let Some(session) = self.sessions.find_mut(key) else { return false };
+        let Some(session) = self.sessions.find_mut(key) else { return Ok(()) };
         if session.buffer.is_empty() {
             // Duplicates were put into it and taken out again.
             let buffer = std::mem::take(&mut session.buffer);
             self.keep_spare(buffer);
-        } else {
-            let written = match &mut session.dump {
-                Some(dump) => {
-                    self.dumps.append(key, dump, &[&session.buffer]).map(|()| session.buffer.len() as u64)
-                }
-                None => {
-                    let created = create_dump(&mut self.dumps, key, session);
-                    if let Some(dump) = &session.dump {
-                        let (id, name) = (&session.id, &dump.name);
-                        limited!(
-                            self.lines.create,
-                            now.instant,
-                            Level::Info,
-                            "dump.create session={id} dump={name}"
-                        );
-                    }
-                    created
-                }
-            };
-            match written {
-                Ok(bytes) => {
-                    self.bytes_in_progress += bytes;
-                    let buffer = session.append();
-                    match (&mut self.durability, &session.dump) {
-                        (Some(durability), Some(dump)) => {
-                            let file = self.dumps.descriptor(key, dump);
-                            durability.commit.appended(key, file, needs_file);
-                        }
-                        (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
-                    }
-                    self.keep_spare(buffer);
-                }
-                Err(failure) => {
-                    self.append_failed(key, &failure, tally, now);
-                    return false;
-                }
-            }
+            return Ok(());
         }
-        self.acknowledge(key, tally, now);
-        true
+        let bytes = match &mut session.dump {
+            Some(dump) => {
+                self.dumps.append(key, dump, &[&session.buffer])?;
+                session.buffer.len() as u64
+            }
+            None => {
+                let bytes = create_dump(&mut self.dumps, key, session)?;
+                if let Some(dump) = &session.dump {
+                    let (id, name) = (&session.id, &dump.name);
+                    limited!(
+                        self.lines.create,
+                        now.instant,
+                        Level::Info,
+                        "dump.create session={id} dump={name}"
+                    );
+                }
+                bytes
+            }
+        };
+        self.bytes_in_progress += bytes;
+        let buffer = session.append();
+        match (&mut self.durability, &session.dump) {
+            (Some(durability), Some(dump)) => {
+                let file = self.dumps.descriptor(key, dump);
+                durability.commit.appended(key, file, needs_file);
+            }
+            (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
+        }
+        self.keep_spare(buffer);
+        Ok(())
     }
 
     fn keep_spare(&mut self, mut buffer: Vec<u8>) {
@@ -1233,6 +1249,10 @@ impl Collector {
     /// others the gathered lines are gone and the rest of the dump becomes a job.
     fn append_failed(&mut self, key: SlotId, failure: &AppendError, tally: &mut Tally, now: Now) {
         let Some(session) = self.sessions.find_mut(key) else { return };
+        if session.is_held() {
+            // It is tried again every second.
+            return;
+        }
         let lost_bytes = session.drop_buffer();
         tally.dump_write_errors += 1;
         tally.session_errors += 1;

@@ -326,6 +326,12 @@ impl Session {
         self.is_of_url && self.is_numbered()
     }
 
+    /// Whether its client is gone and its last lines could not be written.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self.state, State::Waiting { .. }) && !self.buffer.is_empty()
+    }
+
     /// Whether it has had a numbered entry.
     #[must_use]
     pub fn is_numbered(&self) -> bool {
@@ -674,6 +680,16 @@ impl Sessions {
         }
         self.queue_waiting(session, deadline);
         Departure::Wait
+    }
+
+    /// A session that was fed until now waits until `deadline`, with lines that could not be written.
+    pub fn hold(&mut self, session: SlotId, deadline: Instant) {
+        let Some(found) = self.slots.find_mut(session) else { return };
+        if matches!(std::mem::replace(&mut found.state, State::Waiting { deadline }), State::Waiting { .. }) {
+            // Its entry in the queue is stale now.
+            self.waiting_count -= 1;
+        }
+        self.queue_waiting(session, deadline);
     }
 
     /// The next waiting session whose time is up at `now`, or the oldest one while there are more than allowed. The

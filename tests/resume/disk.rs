@@ -14,6 +14,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use crate::client::{Client, Leave, Plan, Whereabouts};
 use crate::kills::{scaled, settle};
 use crate::record::{Figures, Record};
+use crate::support::frames;
 use crate::support::{Rng, Settings, TestServer, Upgrade, WsClient};
 use crate::trace::{Habits, Trace};
 
@@ -188,6 +189,66 @@ fn fill_again_and_again(settings: Settings, seed: u64) {
     let records = crowd.end();
     assert!(server.metric("rtcstats_dump_write_errors_total") >= 1.0);
     check(server, &records, "full disk");
+}
+
+/// What comes together with the good-bye of a client while the disk is full is kept until there is room: nobody has it any
+/// more. So is the rest of a back end that is gone.
+#[test]
+fn the_last_lines_of_a_client_that_leaves_are_kept_until_they_can_be_written() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 60).set("dump.flush_interval_ms", 1_000);
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let (left, never_written, closed) = (Session::new("left"), Session::new("never"), Session::new("closed"));
+    let mut socket = left.connect(&server, 0);
+    (1..=5).for_each(|number| left.send(&mut socket, number));
+    server.wait_until("it is written", || server.dump_path("left").is_file().then_some(()));
+    let mut other_socket = never_written.connect(&server, 0);
+    let mut back_end = WsClient::open(server.ingest, &Upgrade::back_end("3.1_STANDARD"));
+    let filler = fill(&server.dump_path(""), 0);
+
+    let good_bye = frames::close(Some(3001), "");
+    socket.send_bytes(&[left.messages(6..=400), good_bye.clone()].concat());
+    other_socket.send_bytes(&[never_written.messages(1..=400), good_bye].concat());
+    let close = crate::support::script::message(&closed.id, "close", None);
+    let close = frames::message(frames::TEXT, close.as_bytes());
+    back_end.send_bytes(&[closed.messages(1..=400), close].concat());
+    back_end.round_trip();
+    socket.expect_close(3001);
+    other_socket.expect_close(3001);
+    server.wait_for_metric("rtcstats_dump_write_errors_total", 3.0);
+    std::fs::remove_file(filler).unwrap();
+    [left, never_written, closed].iter().for_each(|session| session.expect_archived(&server, 400));
+    assert_eq!(server.metric("rtcstats_session_error_count"), 0.0);
+}
+
+/// There is a limit to what is kept: the session that waits longest is finished with what its dump has.
+#[test]
+fn of_too_many_last_lines_the_oldest_are_given_up() {
+    let settings = scaled()
+        .set("sessions.reconnect_grace_s", 60)
+        .set("limits.waiting_sessions", 1)
+        .set("dump.flush_interval_ms", 1_000);
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let (first, second) = (Session::new("first"), Session::new("second"));
+    let mut sockets = [&first, &second].map(|session| {
+        let mut socket = session.connect(&server, 0);
+        (1..=100).for_each(|number| session.send(&mut socket, number));
+        socket
+    });
+    for socket in &mut sockets {
+        assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
+    }
+    let filler = fill(&server.dump_path(""), 0);
+    for (session, socket) in [&first, &second].iter().zip(&mut sockets) {
+        socket.send_bytes(&[session.messages(101..=400), frames::close(Some(3001), "")].concat());
+        socket.expect_close(3001);
+    }
+    server.wait_for_metric("rtcstats_waiting_sessions_finished_total{reason=\"too_many\"}", 1.0);
+    first.expect_archived(&server, 100);
+    std::fs::remove_file(filler).unwrap();
+    second.expect_archived(&server, 400);
+    assert_eq!(server.metric("rtcstats_session_error_count"), 1.0);
 }
 
 /// The file system fails for good under open sessions: whatever still says that it can be written, nobody is greeted, and
@@ -486,6 +547,12 @@ impl Session {
 
     fn send(&self, socket: &mut WsClient, number: u64) {
         socket.send_text(&crate::support::script::entry_message(&self.id, &Self::line(number)));
+    }
+
+    /// Entries in one piece, so that none is written before what follows them is read.
+    fn messages(&self, numbers: std::ops::RangeInclusive<u64>) -> Vec<u8> {
+        let entry = |number| crate::support::script::entry_message(&self.id, &Self::line(number));
+        numbers.flat_map(|number| frames::message(frames::TEXT, entry(number).as_bytes())).collect()
     }
 
     /// Its only dump, once archived.

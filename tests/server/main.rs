@@ -23,6 +23,7 @@ mod http;
 mod ingest;
 mod limits;
 mod limits_table;
+mod lines;
 mod messages;
 mod metrics;
 mod retention;

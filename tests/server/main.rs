@@ -31,3 +31,4 @@ mod shutdown;
 mod systemd;
 mod tls;
 mod websocket;
+mod worker_limits;

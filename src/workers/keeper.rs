@@ -13,14 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::{error, info, warn};
+use log::{Level, error, info, warn};
 
 use super::Shared;
 use crate::archive::ArchiveError;
 use crate::archive::contents::{Attendant, Contents, Freed, Stamp};
 use crate::archive::day::Day;
 use crate::archive::retention::{self, Belief, ClockWatch, Limits, Removal};
-use crate::logging::{chain, value};
+use crate::limited;
+use crate::logging::{RateLimit, chain, value};
 use crate::metrics::Metrics;
 use crate::reasons::RemovalReason;
 
@@ -41,6 +42,8 @@ const STEP_REST_MAX: Duration = Duration::from_millis(200);
 const SETTLED: Duration = Duration::from_secs(3600);
 /// The archive is looked at again at the latest when it has grown by this share of what it may have.
 const SLACK_DIVISOR: u64 = 100;
+/// Lines in an hour about an archive that is cut, or cannot be cut enough: it may be so whenever it grows.
+const CUTS_TOLD_MAX: u32 = 10;
 /// Things that are not ours which are told, each once.
 const FOREIGN_TOLD_MAX: usize = 100;
 
@@ -105,6 +108,8 @@ pub(super) struct Keeper {
     /// The days as they were measured last.
     sizes: BTreeMap<Day, Measured>,
     rounds: Rounds,
+    cuts: RateLimit,
+    excesses: RateLimit,
 }
 
 /// What a day was found to hold.
@@ -128,7 +133,8 @@ impl Keeper {
         let (wall, now) = clocks();
         let watch = ClockWatch::new(shared.upkeep.last_heartbeat, wall);
         let rounds = Rounds::new(Arc::clone(&shared), now);
-        Self { shared, watch, sizes: BTreeMap::new(), rounds }
+        let lines = RateLimit::new(CUTS_TOLD_MAX, INTERVAL);
+        Self { shared, watch, sizes: BTreeMap::new(), rounds, cuts: lines.clone(), excesses: lines }
     }
 
     /// Works until the workers are stopped.
@@ -205,6 +211,15 @@ impl Keeper {
             0 => u64::MAX,
             max => max.saturating_sub(bytes).max(max / SLACK_DIVISOR),
         };
+        if headroom < u64::MAX && bytes > limits.max_bytes {
+            let (bytes_max, now) = (limits.max_bytes, clocks().1);
+            limited!(
+                self.excesses,
+                now,
+                Level::Warn,
+                "archive.over bytes={bytes} bytes_max={bytes_max}: the rest is in use, or cannot be removed"
+            );
+        }
         self.shared.upkeep.headroom_bytes.store(headroom, Ordering::Relaxed);
     }
 
@@ -282,7 +297,15 @@ impl Keeper {
         }
         self.account(day, freed, RemovalReason::Size);
         let Freed { files, bytes } = freed;
-        warn!("archive.cut day={day} reason=size files={files} bytes={bytes} bytes_wanted={wanted}");
+        if files > 0 {
+            let now = clocks().1;
+            limited!(
+                self.cuts,
+                now,
+                Level::Warn,
+                "archive.cut day={day} reason=size files={files} bytes={bytes} bytes_wanted={wanted}"
+            );
+        }
     }
 
     fn account(&mut self, day: Day, freed: Freed, reason: RemovalReason) {

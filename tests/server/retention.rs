@@ -186,6 +186,23 @@ fn one_day_that_is_too_large_loses_its_oldest_dumps() {
     assert_eq!(prepared.names(), [today]);
 }
 
+/// The tables of a day that is not over are in use: they stay, and it is told that the limit is too small for them.
+#[test]
+fn tables_in_use_are_kept_over_any_limit() {
+    let prepared = prepare().set("archive.max_bytes", 150);
+    let today = prepared.day(0);
+    let server = prepared.settings.clone().start();
+    server.expect_log("archive.over bytes=200 bytes_max=150");
+    assert_eq!(names(&prepared.root.join(&today)), ["records"]);
+    // Archived, and cut again at once.
+    let mut client = WsClient::open(server.ingest, &Upgrade::browser(&Rng::new(69).uuid()));
+    client.send_text(&entry_message(&Rng::new(69).uuid(), "[1]"));
+    client.close(1000);
+    server.wait_for_metric("rtcstats_files_processed", 1.0);
+    server.wait_for_metric(&removed("files", "size"), 6.0);
+    assert_eq!(server.metric("rtcstats_archive_removal_errors_total"), 0.0);
+}
+
 /// Growth is noticed when it happens, not at the next regular look.
 #[test]
 fn what_grows_over_the_limit_is_cut_at_once() {

@@ -212,13 +212,17 @@ impl<'a> Fleet<'a> {
         self.connections.into_iter().map(sent).collect()
     }
 
+    /// Reads what comes until then. A poll ends on a whole millisecond, in which some messages would be sent together
+    /// and cost their receiver one wake-up; so the rest is slept.
     fn wait_for(&mut self, at: Instant) -> io::Result<()> {
         loop {
             let left = at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let whole = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            self.turn(Some(whole))?;
+            if whole.is_zero() {
+                std::thread::sleep(at.saturating_duration_since(Instant::now()));
                 return Ok(());
             }
-            self.turn(Some(left))?;
         }
     }
 

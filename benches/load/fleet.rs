@@ -123,6 +123,32 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
+    /// Opens `total` connections, one each `interval`; each sends `messages` as soon as it is greeted. Returns when all
+    /// of that is with the kernel.
+    pub(crate) fn open_paced(
+        &mut self,
+        total: u32,
+        interval: Duration,
+        messages: u64,
+        mut identity: impl FnMut() -> Identity,
+    ) -> io::Result<()> {
+        let began = Instant::now();
+        for number in 0..total {
+            self.wait_for(began + interval * number)?;
+            while self.opening >= OPENING_MAX {
+                self.turn(None)?;
+            }
+            self.connect(identity())?;
+            if let Some(newest) = self.connections.last_mut() {
+                newest.due = messages;
+            }
+        }
+        while self.opening > 0 || self.connections.iter().any(|connection| connection.sent < connection.due) {
+            self.turn(None)?;
+        }
+        Ok(())
+    }
+
     /// How many connections there have been.
     pub(crate) fn connections(&self) -> usize {
         self.connections.len()

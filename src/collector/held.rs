@@ -12,7 +12,7 @@ use log::Level;
 use super::{Collector, FLUSHES_PER_TURN, Now};
 use crate::dump::AppendError;
 use crate::limited;
-use crate::logging::{chain, value};
+use crate::logging::{chain, member, value};
 use crate::metrics::Tally;
 use crate::reactor::slots::SlotId;
 use crate::session::{Session, State};
@@ -61,7 +61,8 @@ impl Collector {
             self.lines.error,
             now.instant,
             Level::Error,
-            "dump.error session={} err={} held_bytes={}",
+            "dump.error{} session={} err={} held_bytes={}",
+            member("conn", session.last_connection),
             session.id,
             value(chain(failure)),
             session.buffer.len()
@@ -94,13 +95,13 @@ impl Collector {
         if let Err(failure) = self.append(key, tally, now)
             && let Some(session) = self.sessions.find_mut(key)
         {
-            let lost_bytes = session.drop_buffer();
+            let (conn, lost_bytes) = (member("conn", session.last_connection), session.drop_buffer());
             tally.session_errors += 1;
             limited!(
                 self.lines.error,
                 now.instant,
                 Level::Error,
-                "dump.error session={} err={} lost_bytes={lost_bytes}",
+                "dump.error{conn} session={} err={} lost_bytes={lost_bytes}",
                 session.id,
                 value(chain(&failure))
             );

@@ -65,6 +65,7 @@ impl Sessions {
         }
         self.by_url.insert(gone.id.clone(), into);
         found.id = gone.id;
+        found.last_connection = gone.last_connection;
         found.state = gone.state;
         found.by_url = true;
         found.is_of_url = true;

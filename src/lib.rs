@@ -40,7 +40,8 @@
 //! acknowledged; under `dump.durability = "power"` only once a thread of its own ([`durability`]) has synced it. A session
 //! that ends moves its dump to `finished/`, by rename: from now on it is a job, also after a
 //! crash. A [worker](workers) reads it once, derives the document ([`extract`]), writes document and compressed dump
-//! ([`archive`]) and rows ([`records_store`]), and removes it.
+//! ([`archive`]) and rows ([`records_store`]), and removes it. With `privacy.obfuscate_ip` all three pass [`privacy`] on their
+//! way; the dump itself never does.
 //!
 //! # Modules, in reading order
 //!
@@ -52,7 +53,7 @@
 //! | who may send | [`gate`], [`auth`], [`address`] | what a head says | sockets, dumps |
 //! | one record | [`collector`], [`session`], [`dump`], [`leftovers`], [`ended`], [`durability`] | descriptors of dumps | sockets |
 //! | after the end | [`workers`], [`archive`], [`records_store`], [`recovery`], [`dump_folder`], [`beneath`] | files, threads | sockets |
-//! | pure | [`protocol`], [`numbering`], [`blocks`], [`extract`], [`records`], [`client`], [`jobs`], [`reasons`] | serde | files, sockets, clock |
+//! | pure | [`protocol`], [`numbering`], [`blocks`], [`extract`], [`records`], [`privacy`], [`client`], [`jobs`], [`reasons`] | serde | files, sockets, clock |
 //! | edges | [`config`], [`metrics`], [`logging`], [`signals`], [`systemd`], [`descriptors`] | their one crate | each other |
 //!
 //! Arrows point down only; a lower module tells the upper one what happened through what it returns. The collector,
@@ -109,6 +110,7 @@ pub mod leftovers;
 pub mod logging;
 pub mod metrics;
 pub mod numbering;
+pub mod privacy;
 pub mod protocol;
 pub mod reactor;
 pub mod reasons;

@@ -168,13 +168,13 @@ fn worker_settings(config: &Config, folder: &Arc<DumpFolder>) -> WorkerSettings 
         folder: Arc::clone(folder),
         archive: config.archive.clone(),
         records: config.records.clone(),
+        privacy: config.privacy.clone(),
         limits: config.limits.clone(),
     }
 }
 
 fn refuse_unavailable(config: &Config) -> Result<(), StartError> {
     let unavailable = [
-        (config.privacy.obfuscate_ip, "privacy.obfuscate_ip = true"),
         (config.archive.max_age_days > 0, "archive.max_age_days above 0"),
         (config.archive.max_bytes > 0, "archive.max_bytes above 0"),
     ];

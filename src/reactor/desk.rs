@@ -276,6 +276,7 @@ mod tests {
             folder: Arc::clone(&folder),
             archive: config.archive,
             records: config.records,
+            privacy: config.privacy,
             limits: config.limits,
         };
         let (woken, wakes) = crossbeam_channel::unbounded();

@@ -25,6 +25,7 @@ mod limits;
 mod limits_table;
 mod messages;
 mod metrics;
+mod privacy;
 mod shutdown;
 mod systemd;
 mod tls;

@@ -3,6 +3,7 @@
 //! Pure, on ASCII without escapes. Rules: ours, see [`super`]; RFC 4291 2.2 for the forms of IPv6.
 
 use std::net::Ipv6Addr;
+use std::ops::Range;
 
 /// Bits of an IPv6 address that stay: what a site has. The last 80 are the subscriber's.
 const V6_BITS: u32 = 48;
@@ -33,46 +34,51 @@ fn decimal(digits: &[u8]) -> Option<u16> {
     Some(digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')))
 }
 
-/// An IPv6 address at the start of a text, as it is when it is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct V6Cut {
-    /// What stands instead of it.
-    pub(super) address: Ipv6Addr,
-    /// Bytes of the text that it takes.
-    pub(super) len: usize,
-    /// Whether more groups follow, a port for instance: it then needs brackets to end where it ends.
-    pub(super) is_followed: bool,
-}
-
-/// The IPv6 address that `text` is or begins with, if there is something to be cut. `text` consists of hexadecimal digits and
-/// colons, perhaps with a dotted number behind the last colon.
-pub(super) fn v6(text: &[u8]) -> Option<V6Cut> {
+/// The first IPv6 address in `text` of which there is something to be cut. `text` consists of hexadecimal digits and colons,
+/// perhaps with a dotted number behind the last colon; it should be one address, and may be one with a port or with more.
+/// Gives where it stands, and what it is when it is cut.
+pub(super) fn v6(text: &[u8]) -> Option<(Range<usize>, Ipv6Addr)> {
     let hexadecimal = text.split(|byte| *byte == b'.').next().unwrap_or_default();
-    if is_fingerprint(hexadecimal) {
+    if hexadecimal.len() < text.len()
+        && let Some(address) = parse(text)
+    {
+        // The dotted part of an IPv4 address with a prefix that says no more than that is cut where it stands.
+        let prefix = hexadecimal.iter().rposition(|byte| *byte == b':').and_then(|at| hexadecimal.get(..at));
+        let is_cut_there = !prefix.is_some_and(is_wide) || address.to_ipv4_mapped().is_some();
+        return if is_cut_there { None } else { cut_of(address, 0..text.len()) };
+    }
+    if is_fingerprint(hexadecimal) || !is_wide(hexadecimal) {
         return None;
     }
-    // The number of the last group, or of what follows eight of them, may be a port.
-    let before_last = hexadecimal.iter().rposition(|byte| *byte == b':').filter(|at| {
-        hexadecimal.get(at + 1..).is_some_and(|last| !last.is_empty() && last.iter().all(u8::is_ascii_digit))
-    });
-    let colons = hexadecimal.iter().enumerate().filter(|(_, byte)| **byte == b':');
-    let eighth = colons.map(|(at, _)| at).nth(7);
-    let lens = [Some(text.len()), Some(hexadecimal.len()), before_last, eighth];
-    for len in lens.into_iter().flatten() {
-        let part = text.get(..len)?;
-        let Some(address) = parse(part) else { continue };
-        if !is_wide(part) {
-            return None;
+    let starts = std::iter::once(0).chain(colons(hexadecimal).map(|colon| colon + 1));
+    for start in starts {
+        let Some(rest) = hexadecimal.get(start..) else { break };
+        // An address ends before a colon or behind two. It has at most eight colons, and then `::` at one of its ends.
+        let behind_two = |colon: &usize| rest.get(colon - 1..*colon) == Some(b":");
+        let ends_at =
+            |colon: usize| [Some(colon), Some(colon + 1).filter(|_| colon > 0 && behind_two(&colon))];
+        let mut ends = [0; 10];
+        let found = colons(rest).flat_map(ends_at).flatten().chain([rest.len()]);
+        let found = found.zip(&mut ends).map(|(end, place)| *place = end).count();
+        for end in ends.iter().take(found).rev() {
+            let part = rest.get(..*end).unwrap_or_default();
+            if is_wide(part)
+                && let Some(address) = parse(part)
+            {
+                return cut_of(address, start..start + end);
+            }
         }
-        if len == text.len() && len > hexadecimal.len() && address.to_ipv4_mapped().is_some() {
-            // Its dotted part is cut where it stands.
-            return None;
-        }
-        let cut = cut_v6(address);
-        let is_followed = text.get(len) == Some(&b':');
-        return (cut != address).then_some(V6Cut { address: cut, len, is_followed });
     }
     None
+}
+
+fn cut_of(address: Ipv6Addr, range: Range<usize>) -> Option<(Range<usize>, Ipv6Addr)> {
+    let cut = cut_v6(address);
+    (cut != address).then_some((range, cut))
+}
+
+fn colons(text: &[u8]) -> impl Iterator<Item = usize> {
+    text.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at)
 }
 
 fn parse(text: &[u8]) -> Option<Ipv6Addr> {
@@ -133,11 +139,8 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Option<&str>) {
-        let cut = v6(text.as_bytes()).map(|cut| {
-            let address = cut.address;
-            let rest = &text[cut.len..];
-            if cut.is_followed { format!("[{address}]{rest}") } else { format!("{address}{rest}") }
-        });
+        let cut = v6(text.as_bytes())
+            .map(|(range, address)| format!("{}{address}{}", &text[..range.start], &text[range.end..]));
         assert_eq!(cut.as_deref(), expected, "{text}");
     }
 
@@ -160,8 +163,10 @@ mod tests {
 
     #[test]
     fn a_port_without_brackets_is_no_part_of_the_address() {
-        check("2001:db8:0:0:0:0:0:1:443", Some("[2001:db8::]:443"));
-        check("2001:db8::1:10000", Some("[2001:db8::]:10000"));
+        check("2001:db8:0:0:0:0:0:1:443", Some("2001:db8:::443"));
+        check("2001:db8::1:10000", Some("2001:db8:::10000"));
+        check("2001:db8:1:2:3:4:5:::10000", Some("2001:db8:1:::10000"));
+        check("10000:2001:db8::1", Some("10000:2001:db8::"));
         // Nobody can tell: the last group of the address.
         check("2001:db8::1:443", Some("2001:db8::"));
     }

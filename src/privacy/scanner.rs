@@ -5,6 +5,7 @@
 //! digits and separators is looked at once.
 
 use std::io::Write as _;
+use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use super::address;
@@ -38,7 +39,7 @@ impl Scanner {
     /// Appends `text` with its addresses cut to `out`, and says `true`; or says `false`, when there is nothing to be cut.
     pub(super) fn cut(&mut self, text: &[u8], out: &mut Vec<u8>) -> bool {
         let Self { view, run } = self;
-        let view = if memchr::memchr2(b'\\', b'%', text).is_some() {
+        let view = if memchr::memchr3(b'\\', b'%', FILLER, text).is_some() {
             mask_escapes(text, view);
             &**view
         } else {
@@ -49,28 +50,19 @@ impl Scanner {
         let (mut v6_end, mut v4_end) = (0, 0);
         for at in memchr::memchr2_iter(b':', b'.', view) {
             let is_colon = view.get(at) == Some(&b':');
-            let found = if is_colon {
-                if at < v6_end {
-                    continue;
-                }
-                v6_end = end_of_v6(view, at);
-                find_v6(view, at, v6_end, run)
-            } else {
-                if at < v4_end {
-                    continue;
-                }
-                v4_end = end_of(view, at, is_v4_byte);
-                find_v4(view, at, v4_end, run)
-            };
-            let Some(found) = found else { continue };
-            // An address that was cut is behind `written`; nothing of it is looked at again.
-            if found.range.start < written {
+            let end = if is_colon { &mut v6_end } else { &mut v4_end };
+            if at < *end {
                 continue;
             }
+            *end = if is_colon { end_of_v6(view, at) } else { end_of(view, at, is_v4_byte) };
+            // What was cut ends a word: what follows it may be the next address.
+            let rest = Rest { view, from: written };
+            let found = if is_colon { find_v6(rest, at, *end, run) } else { find_v4(rest, at, *end, run) };
+            let Some(found) = found else { continue };
             out.extend_from_slice(text.get(written..found.range.start).unwrap_or_default());
-            found.write(out);
+            found.becomes.write(out);
             written = found.range.end;
-            (v6_end, v4_end) = (v6_end.max(written), v4_end.max(written));
+            (v6_end, v4_end) = (written, written);
         }
         if written > 0 {
             out.extend_from_slice(text.get(written..).unwrap_or_default());
@@ -82,17 +74,26 @@ impl Scanner {
 /// A place where something is to be cut.
 struct Found {
     range: Range<usize>,
-    /// What stands there instead; `None` for the last octet of an IPv4 address, which becomes 0.
-    v6: Option<address::V6Cut>,
+    becomes: Becomes,
 }
 
-impl Found {
+/// What stands there instead.
+enum Becomes {
+    /// The last octet of an IPv4 address.
+    Octet,
+    /// An IPv6 address.
+    Address(Ipv6Addr),
+    /// One that has a colon or digits beside it, a port for instance: it gets brackets, to begin and end where it does.
+    Bracketed(Ipv6Addr),
+}
+
+impl Becomes {
     fn write(&self, out: &mut Vec<u8>) {
         // Writing to memory cannot fail.
-        let _ = match self.v6 {
-            None => out.write_all(b"0"),
-            Some(cut) if cut.is_followed => write!(out, "[{}]", cut.address),
-            Some(cut) => write!(out, "{}", cut.address),
+        let _ = match self {
+            Self::Octet => out.write_all(b"0"),
+            Self::Address(address) => write!(out, "{address}"),
+            Self::Bracketed(address) => write!(out, "[{address}]"),
         };
     }
 }
@@ -118,24 +119,43 @@ impl Run {
     }
 }
 
+/// The view, of which everything before a place is done with.
+#[derive(Debug, Clone, Copy)]
+struct Rest<'a> {
+    view: &'a [u8],
+    from: usize,
+}
+
+impl<'a> Rest<'a> {
+    /// What lies before `end`.
+    fn before(self, end: usize) -> &'a [u8] {
+        self.view.get(self.from..end).unwrap_or_default()
+    }
+
+    /// Where the bytes of a kind begin that end before `end`.
+    fn start_of(self, end: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
+        self.from + self.before(end).iter().rposition(|byte| !is_of_kind(*byte)).map_or(0, |at| at + 1)
+    }
+}
+
 /// The IPv6 address of which the first colon is at `colon` and after which the run ends at `end`.
-fn find_v6(view: &[u8], colon: usize, end: usize, run: &mut Run) -> Option<Found> {
+fn find_v6(rest: Rest<'_>, colon: usize, end: usize, run: &mut Run) -> Option<Found> {
+    let view = rest.view;
     // The colon of a JSON member, nearly always.
     if end - colon < 2 || memchr::memchr(b':', view.get(colon + 1..end)?).is_none() {
         return None;
     }
-    let start = start_of(view, colon, |byte| byte.is_ascii_hexdigit() || byte == FILLER);
+    let start = rest.start_of(colon, |byte| byte.is_ascii_hexdigit() || byte == FILLER);
     run.read(view, start..end);
     let mut range = 0..run.text.len();
     // Digits of a word are no group: `candidate:`, `host:`, `1.2.3.4:`.
-    if before(view, start).is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
+    if rest.before(start).last().is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'.') {
         range.start = run.text.iter().position(|byte| *byte == b':')? + 1;
     }
-    if view.get(end).is_some_and(u8::is_ascii_alphanumeric) {
+    let dots = run.text.iter().rev().take_while(|byte| **byte == b'.').count();
+    range.end -= dots;
+    if dots == 0 && view.get(end).is_some_and(u8::is_ascii_alphanumeric) {
         range.end = run.text.iter().rposition(|byte| *byte == b':')?;
-    }
-    while range.start < range.end && run.text.get(range.end - 1) == Some(&b'.') {
-        range.end -= 1;
     }
     // A colon beside the address, `address:2001:db8::1: refused`, that is none of a `::`.
     let text = run.text.get(range.clone())?;
@@ -145,26 +165,33 @@ fn find_v6(view: &[u8], colon: usize, end: usize, run: &mut Run) -> Option<Found
     if text.ends_with(b":") && (!text.ends_with(b"::") || text.ends_with(b":::")) {
         range.end -= 1;
     }
-    let cut = address::v6(run.text.get(range.clone())?)?;
-    Some(Found { range: run.place(range.start..range.start + cut.len), v6: Some(cut) })
+    let text = run.text.get(range.clone())?;
+    let (cut, address) = address::v6(text)?;
+    let place = run.place(range.start + cut.start..range.start + cut.end);
+    let is_glued = cut != (0..text.len())
+        || rest.before(place.start).last() == Some(&b':')
+        || view.get(place.end) == Some(&b':');
+    let becomes = if is_glued { Becomes::Bracketed(address) } else { Becomes::Address(address) };
+    Some(Found { range: place, becomes })
 }
 
 /// The IPv4 address of which a dot is at `dot` and after which the run of digits and dots ends at `end`.
-fn find_v4(view: &[u8], dot: usize, end: usize, run: &mut Run) -> Option<Found> {
+fn find_v4(rest: Rest<'_>, dot: usize, end: usize, run: &mut Run) -> Option<Found> {
+    let view = rest.view;
     // A fraction, nearly always.
     if view.get(dot..end)?.iter().filter(|byte| **byte == b'.').count() < 3 {
         return None;
     }
-    let start = start_of(view, dot, is_v4_byte);
+    let start = rest.start_of(dot, is_v4_byte);
     run.read(view, start..end);
     let dots = run.text.iter().take_while(|byte| **byte == b'.').count();
     let text = run.text.get(dots..)?;
     let text = text.get(..=text.iter().rposition(|byte| *byte != b'.')?)?;
     let range = dots..dots + text.len();
     // Digits of a word are no octet; a dot ends a word: `1.2.3.4.example.org`, `It is 1.2.3.4.`
-    let is_glued = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if (range.start == 0 && is_glued(before(view, start)))
-        || (range.end == run.text.len() && is_glued(view.get(end).copied()))
+    let is_glued = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    if (range.start == 0 && is_glued(rest.before(start).last()))
+        || (range.end == run.text.len() && is_glued(view.get(end)))
         || !address::is_v4(text)
     {
         return None;
@@ -173,7 +200,7 @@ fn find_v4(view: &[u8], dot: usize, end: usize, run: &mut Run) -> Option<Found> 
         return None;
     }
     let last = range.start + text.iter().rposition(|byte| *byte == b'.')? + 1;
-    Some(Found { range: run.place(last..range.end), v6: None })
+    Some(Found { range: run.place(last..range.end), becomes: Becomes::Octet })
 }
 
 /// Whether the number at `start` is a version: a product's in a user agent, or the value of a key that says so.
@@ -184,7 +211,8 @@ fn is_version(view: &[u8], start: usize) -> bool {
     }
     let [.., name, b'/'] = head else { return false };
     let window = head.get(start.saturating_sub(USER_AGENT_BYTES_MAX)..).unwrap_or_default();
-    let Some(quote) = memchr::memrchr(b'"', window) else { return false };
+    // In its line: a text of JSON holds no line feed.
+    let Some(quote) = memchr::memrchr2(b'"', b'\n', window) else { return false };
     let value_len = window.len() - quote - 1;
     let until_quote = head.get(..start - value_len).unwrap_or_default();
     name.is_ascii_alphanumeric() && key_ends_in(until_quote, &[b"userAgent"])
@@ -213,16 +241,6 @@ fn key_ends_in(head: &[u8], ends: &[&[u8]]) -> bool {
     ends.iter().any(|end| key.ends_with(end))
 }
 
-fn before(view: &[u8], start: usize) -> Option<u8> {
-    view.get(..start)?.last().copied()
-}
-
-/// Where the bytes of a kind begin that end before `end`.
-fn start_of(view: &[u8], end: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
-    let head = view.get(..end).unwrap_or_default();
-    head.iter().rposition(|byte| !is_of_kind(*byte)).map_or(0, |at| at + 1)
-}
-
 /// Where the bytes of a kind end that begin at `start`.
 fn end_of(view: &[u8], start: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
     let tail = view.get(start..).unwrap_or_default();
@@ -245,7 +263,7 @@ fn mask_escapes(text: &[u8], view: &mut Vec<u8>) {
     view.clear();
     view.extend_from_slice(text);
     let mut next = 0;
-    for at in memchr::memchr2_iter(b'\\', b'%', text) {
+    for at in memchr::memchr3_iter(b'\\', b'%', FILLER, text) {
         if at < next {
             continue;
         }

@@ -40,12 +40,6 @@ pub enum StartError {
     /// The dump folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// A setting that this version knows and cannot honour; to go on without it would break what it promises.
-    #[error("{setting} is not available in this version: remove it")]
-    Unavailable {
-        /// Key and value.
-        setting: &'static str,
-    },
     /// A socket that systemd passed.
     #[error(transparent)]
     PassedSocket(#[from] PassedSocketError),
@@ -88,7 +82,6 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start, or the loop cannot go on.
 pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
-    refuse_unavailable(&config)?;
     let failed = |what| move |source| StartError::System { what, source };
     let mut supervisor = Supervisor::from_env().map_err(failed("the notification socket"))?;
     let descriptors = descriptors::raise_limit().map_err(failed("the descriptor limit"))?;
@@ -120,8 +113,9 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
             Some(started.map_err(failed("the thread that syncs"))?)
         }
     };
-    let workers = Workers::start(&worker_settings(&config, &folder), Arc::clone(&metrics), wake)
-        .map_err(failed("the workers"))?;
+    let workers =
+        Workers::start(&worker_settings(&config, &folder, last_heartbeat), Arc::clone(&metrics), wake)
+            .map_err(failed("the workers"))?;
 
     let open_files_max = config.dump.open_files_max.unwrap_or_else(|| to_usize(descriptors.soft / 4));
     let shares = shares(&config, descriptors.soft);
@@ -162,7 +156,11 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     Ok(ended?)
 }
 
-fn worker_settings(config: &Config, folder: &Arc<DumpFolder>) -> WorkerSettings {
+fn worker_settings(
+    config: &Config,
+    folder: &Arc<DumpFolder>,
+    last_heartbeat: Option<SystemTime>,
+) -> WorkerSettings {
     WorkerSettings {
         workers: config.workers.clone(),
         folder: Arc::clone(folder),
@@ -170,17 +168,7 @@ fn worker_settings(config: &Config, folder: &Arc<DumpFolder>) -> WorkerSettings 
         records: config.records.clone(),
         privacy: config.privacy.clone(),
         limits: config.limits.clone(),
-    }
-}
-
-fn refuse_unavailable(config: &Config) -> Result<(), StartError> {
-    let unavailable = [
-        (config.archive.max_age_days > 0, "archive.max_age_days above 0"),
-        (config.archive.max_bytes > 0, "archive.max_bytes above 0"),
-    ];
-    match unavailable.into_iter().find(|(is_set, _)| *is_set) {
-        Some((_, setting)) => Err(StartError::Unavailable { setting }),
-        None => Ok(()),
+        last_heartbeat,
     }
 }
 

@@ -110,6 +110,7 @@ fn a_full_archive_disk_delays_and_loses_nothing() {
         records: config.records,
         privacy: config.privacy,
         limits: config.limits,
+        last_heartbeat: None,
     };
     let metrics = Arc::new(Metrics::new(Instant::now(), SystemTime::now()).unwrap());
     let workers = Workers::start(&settings, metrics, Arc::new(|| ())).unwrap();

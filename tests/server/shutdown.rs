@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use super::ingest::archived;
@@ -159,5 +159,43 @@ fn what_is_not_available_is_refused() {
     {
         let exit = Settings::new().set(key, value).try_start().expect_err("it is not available");
         assert!(exit.log.iter().any(|line| line.contains(key)), "{key}: {:?}", exit.log);
+    }
+}
+
+/// Folders are 0750 and files 0640, with whatever mask the server is started: the group can read, nobody else.
+#[test]
+fn modes_do_not_depend_on_the_mask() {
+    for mask in ["000", "077", "777"] {
+        let server = Settings::new().mask(mask).start();
+        let (open, over) = (Rng::new(53).uuid(), Rng::new(54).uuid());
+        let clients = [&open, &over].map(|id| {
+            let mut client = WsClient::open(server.ingest, &Upgrade::browser(id));
+            client.send_text(&entry_message(id, r#"["identity",null,{"confName":"room"},1]"#));
+            client
+        });
+        let [_stays, leaves] = clients;
+        leaves.close(1000);
+        archived(&server, &over, 1);
+        server.wait_until("the other dump is there", || server.dump_path(&open).is_file().then_some(()));
+        let mut folders = vec![server.root().join("temp"), server.root().join("archive")];
+        let mut files = 0;
+        while let Some(folder) = folders.pop() {
+            let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode(&folder), 0o750, "{} with umask {mask}", folder.display());
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                // A worker may be about to remove what it has archived.
+                if path.is_file() {
+                    assert_eq!(mode(&path), 0o640, "{} with umask {mask}", path.display());
+                    files += 1;
+                }
+            }
+        }
+        // The lock, the open dump, dump and document in the archive, and records.
+        assert!(files >= 5, "{files} files");
     }
 }

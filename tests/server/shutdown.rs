@@ -91,7 +91,7 @@ fn leftovers_are_jobs_at_start() {
         assert_eq!(dump.day, "2023-11-14", "{name}: the day of the first line, not of today");
     }
     assert_eq!(archive.dumps_of("no-dump-at-all")[0].first_line, "what is this");
-    assert!(server.metric("rtcstats_files_errored") >= 1.0);
+    server.wait_for_metric("rtcstats_files_errored", 1.0);
     assert!(temp.join("folder").is_dir() && temp.join("not a name").is_file());
     assert!(fs::symlink_metadata(temp.join("link")).unwrap().is_symlink());
     assert!(Path::new("/etc/passwd").is_file());

@@ -108,9 +108,26 @@ const KNOWN: &[(&str, &str, &str, &str, &str)] = &[
     ("Mozilla/5.0 (Windows Phone 10.0; Android 6.0.1; Microsoft; Lumia 950) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/52.0.2743.116 Mobile Safari/537.36 Edge/15.15254", "chrome_standard", "Microsoft Edge", "15.15254", "Windows Phone 10.0"),
 ];
 
+/// Corrections that no browser of today needs, by the rules that stand at the head of `src/extract/user_agent/platform.rs`.
+#[rustfmt::skip]
+const CORRECTED: &[(&str, &str, &str, &str, &str)] = &[
+    ("Mozilla/5.0 (compatible; Konqueror/4.5; Linux 2.6) KHTML/4.5.4 (like Gecko)", "unsupported", "Konqueror", "4.5", "Kubuntu"),
+    ("Mozilla/5.0 (iPhone Simulator; CPU iPhone OS 10_3 like Mac OS X) AppleWebKit/603.1.30 (KHTML, like Gecko) Version/10.0 Mobile/14E8301 Safari/602.1", "safari", "Safari", "10.0", "iOS 10.3"),
+    ("Mozilla/5.0 (Linux; U; en-us; KFTT) AppleWebKit/535.19 (KHTML, like Gecko) Silk/3.4 Safari/535.19 Silk-Accelerated=true", "unsupported", "Silk", "3.4", "Android"),
+    ("Mozilla/5.0 (Windows NT 6.2; ARM; Trident/7.0; Touch; rv:11.0; WPDesktop; Lumia 1520) like Gecko", "unsupported", "IE Mobile", "11.0", "Windows Phone 8.x"),
+    ("Mozilla/5.0 (Windows NT 6.1; WOW64) AppleWebKit/537.36 (KHTML, like Gecko) Maxthon/4.4.3.4000 Chrome/30.0.1599.101 Safari/537.36", "unsupported", "Maxthon", "4.x", "Windows Server 2008 R2 / 7 64-bit"),
+    ("Mozilla/5.0 (compatible; MSIE 9.0; Windows NT 6.1; Trident/5.0; Xbox)", "unsupported", "IE", "9.0", "null"),
+    ("Mozilla/4.0 (compatible; MSIE 6.0; Linux x86_64; en)", "unsupported", "Opera", "-1", "null"),
+    ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_6_8) AppleWebKit/535.1+ (KHTML, like Gecko) Version/5.1 Safari/535.1+", "safari", "WebKit Nightly", "535.1", "OS X 10.6.8"),
+    ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/50.0 Safari/537.36 beta 2", "chrome_standard", "Chrome", "50.0β2", "Linux 64-bit"),
+    ("Mozilla/5.0 (Android 7.1.1; Mobile VR; rv:65.0) Gecko/65.0 Firefox/65.0", "firefox", "Firefox Mobile", "65.0", "Android 7.1.1"),
+    ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) coc_coc_browser/100.0.112 Chrome/94.0.4606.112 Safari/537.36", "unsupported", "Chrome", "94.0.4606.112", "Windows 10 64-bit"),
+    ("Mozilla/5.0 (Windows NT 6.0) Gecko/20071115 Firefox/2.0.0.6 Navigator/9.0.0.5", "unsupported", "unknown", "-1", "Windows Server 2008 / Vista"),
+];
+
 #[test]
 fn every_browser_is_told_as_the_reference_does() {
-    for &(agent, format, name, version, os) in KNOWN {
+    for &(agent, format, name, version, os) in KNOWN.iter().chain(CORRECTED) {
         assert_eq!(StatsFormat::of(agent).name(), format, "{agent}");
         let Some(info) = BrowserInfo::of(agent) else { panic!("nothing is told of {agent}") };
         assert_eq!((&*info.name, &*info.version, &*info.os), (name, version, os), "{agent}");

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Each pair starts the release binary with its default settings, then the sink (see `load::sink`), in folders of their
-//! own, on core 0; the clients are on core 1. What was archived is compared line by line with what was sent, and a
+//! own, on the first core; the clients are on the second. What was archived is compared line by line with what was sent, and a
 //! run that lost anything fails. CPU time is what the kernel counted for the process, by `/proc/<pid>/task/*/schedstat`.
 //! On loopback the receiving half of TCP mostly runs in the sender's time: ratios carry over to other machines,
 //! microseconds do not.
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(load::sink::run(&folder)?);
     }
     raise_descriptor_limit()?;
-    process::move_to_other_core()?;
+    process::part_cores()?;
     let mix = Mix::generate(&mut Rng::new(MIX_SEED));
     let (scenarios, pairs) =
         if options.smoke { (Scenario::smoke(), 1) } else { (Scenario::all(), options.pairs) };

@@ -123,6 +123,32 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
+    /// Opens `total` connections, one each `interval`; each sends `messages` as soon as it is greeted. Returns when all
+    /// of that is with the kernel.
+    pub(crate) fn open_paced(
+        &mut self,
+        total: u32,
+        interval: Duration,
+        messages: u64,
+        mut identity: impl FnMut() -> Identity,
+    ) -> io::Result<()> {
+        let began = Instant::now();
+        for number in 0..total {
+            self.wait_for(began + interval * number)?;
+            while self.opening >= OPENING_MAX {
+                self.turn(None)?;
+            }
+            self.connect(identity())?;
+            if let Some(newest) = self.connections.last_mut() {
+                newest.due = messages;
+            }
+        }
+        while self.opening > 0 || self.connections.iter().any(|connection| connection.sent < connection.due) {
+            self.turn(None)?;
+        }
+        Ok(())
+    }
+
     /// How many connections there have been.
     pub(crate) fn connections(&self) -> usize {
         self.connections.len()
@@ -212,13 +238,17 @@ impl<'a> Fleet<'a> {
         self.connections.into_iter().map(sent).collect()
     }
 
+    /// Reads what comes until then. A poll ends on a whole millisecond, in which some messages would be sent together
+    /// and cost their receiver one wake-up; so the rest is slept.
     fn wait_for(&mut self, at: Instant) -> io::Result<()> {
         loop {
             let left = at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let whole = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            self.turn(Some(whole))?;
+            if whole.is_zero() {
+                std::thread::sleep(at.saturating_duration_since(Instant::now()));
                 return Ok(());
             }
-            self.turn(Some(left))?;
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn print(results: &Results) {
         ("3b the same, flushed every 5 s", ratio(results, "paced-flush-5s", PER_MESSAGE), "0.4", "0.7"),
         ("4  B of memory per idle connection and session", ours(results, "idle", MEMORY), "300", "512"),
         ("5  MiB over the start after 19,500 connections", mib_left(results), "10", "10"),
-        ("6a opening, tmpfs / raw sink", ratio(results, "open", PER_OPENING), "1.1", "1.3"),
+        ("6a opening at 1,000/s, tmpfs / raw sink", ratio(results, "open", PER_OPENING), "1.1", "1.3"),
         ("6b us per session of 10 messages, tmpfs", ours(results, "churn", SESSION_ARCHIVED), "200", "300"),
         ("6c the same, disk", ours(results, "churn-disk", SESSION_ARCHIVED), "-", "-"),
         ("7a 5,000/s: 19,500 connections / 500", many_to_few(results), "1.1", "1.3"),

@@ -5,9 +5,11 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 
 /// Which program receives.
@@ -88,8 +90,8 @@ impl Subject {
     pub(crate) fn start(setup: &Setup) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&setup.below)?;
         let mut command = match setup.kind {
-            Kind::Server => on_core(0, &server_binary()),
-            Kind::Sink => on_core(0, &std::env::current_exe()?),
+            Kind::Server => on_its_core(&server_binary()),
+            Kind::Sink => on_its_core(&std::env::current_exe()?),
         };
         match setup.kind {
             Kind::Server => {
@@ -201,27 +203,35 @@ fn server_binary() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_rtcstats-server").into(), PathBuf::from)
 }
 
-/// The command, bound to one core where there are two, so that receiver and sender do not share one.
-fn on_core(core: usize, program: &Path) -> Command {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if cores < 2 {
-        return Command::new(program);
+/// The command, bound to the receiver's core.
+fn on_its_core(program: &Path) -> Command {
+    match RECEIVERS_CORE.get().copied().flatten() {
+        Some(core) => {
+            let mut command = Command::new("taskset");
+            command.arg("-c").arg(core.to_string()).arg(program);
+            command
+        }
+        None => Command::new(program),
     }
-    let mut command = Command::new("taskset");
-    command.arg("-c").arg(core.to_string()).arg(program);
-    command
 }
 
-/// Moves this process, which is the sender, off the receiver's core.
-pub(crate) fn move_to_other_core() -> io::Result<()> {
-    let status = Command::new("taskset")
-        .args(["-cp", "1", &std::process::id().to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
-    if !status.success() {
+/// The core that receivers are bound to, set once the sender has left it; `None` where there is one core only.
+static RECEIVERS_CORE: OnceLock<Option<usize>> = OnceLock::new();
+
+/// Binds this process, which is the sender, to a core of its own, so that no receiver shares one with it: what shares
+/// a core with its sender is never woken from idleness, and that is most of what a single message costs.
+pub(crate) fn part_cores() -> io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+    let (receivers, senders) = (cores.next(), cores.next());
+    let Some(core) = senders else {
         eprintln!("note: there is one core only, receiver and sender share it");
-    }
+        return Ok(());
+    };
+    let mut own = CpuSet::new();
+    own.set(core);
+    sched_setaffinity(None, &own)?;
+    let _ = RECEIVERS_CORE.set(receivers);
     Ok(())
 }
 

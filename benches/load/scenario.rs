@@ -51,8 +51,8 @@ pub(crate) enum Load {
     Paced { connections: usize, interval: Duration, rounds: u32 },
     /// Connections with one session that say no more; measured at two numbers, for the slope.
     Idle { few: usize, many: usize },
-    /// Connections with one session each, of two messages.
-    Open { connections: usize },
+    /// Connections with one session each, of two messages: one each `interval`, or as fast as they come.
+    Open { connections: u32, interval: Option<Duration> },
     /// Short sessions, one after the other.
     Churn { sessions: usize, parallel: usize, messages: u64 },
 }
@@ -104,7 +104,9 @@ impl Scenario {
             Self::new("paced", paced.clone()),
             Self { flush_interval: second * 5, ..Self::new("paced-flush-5s", paced) },
             Self::new("idle", Load::Idle { few: 5_000, many: 15_000 }).in_memory().without_sink(),
-            Self::new("open", Load::Open { connections: 5_000 }).in_memory(),
+            // The rate at which the reference was measured: each connection finds the loop asleep.
+            Self::new("open", Load::Open { connections: 5_000, interval: Some(second / 1_000) }).in_memory(),
+            Self::new("open-flood", Load::Open { connections: 5_000, interval: None }).in_memory(),
             Self::new("churn", churn.clone()).in_memory(),
             Self::new("churn-disk", churn),
             Self::new("few-busy", few).in_memory().without_sink(),
@@ -124,7 +126,8 @@ impl Scenario {
             Self::new("paced", paced.clone()),
             Self { flush_interval: quarter * 8, ..Self::new("paced-flush-5s", paced) },
             Self::new("idle", Load::Idle { few: 50, many: 150 }).in_memory().without_sink(),
-            Self::new("open", Load::Open { connections: 50 }).in_memory(),
+            Self::new("open", Load::Open { connections: 200, interval: Some(quarter / 250) }).in_memory(),
+            Self::new("open-flood", Load::Open { connections: 50, interval: None }).in_memory(),
             Self::new("churn", churn.clone()).in_memory(),
             Self::new("churn-disk", churn),
             Self::new("few-busy", Load::Paced { connections: 50, interval: quarter / 10, rounds: 40 })
@@ -168,7 +171,7 @@ impl Scenario {
             Load::Saturate { connections, messages } => run.saturate(connections, messages)?,
             Load::Paced { connections, interval, rounds } => run.paced(connections, interval, rounds)?,
             Load::Idle { few, many } => run.idle(few, many)?,
-            Load::Open { connections } => run.open(connections)?,
+            Load::Open { connections, interval } => run.open(connections, interval)?,
             Load::Churn { sessions, parallel, messages } => run.churn(sessions, parallel, messages)?,
         };
         run.check(&sent)
@@ -191,7 +194,10 @@ impl Scenario {
             Load::Idle { few, many } => {
                 format!("{few}, then {many} connections with an open session that is silent")
             }
-            Load::Open { connections } => format!("{connections} connections open, each with two messages"),
+            Load::Open { connections, interval } => {
+                let pace = interval.map_or("as fast as they come".into(), |one| format!("one every {one:?}"));
+                format!("{connections} connections open, {pace}, each with two messages")
+            }
             Load::Churn { sessions, parallel, messages } => {
                 format!(
                     "{sessions} sessions of {messages} messages, {parallel} at a time, from connect to archived"
@@ -288,16 +294,16 @@ impl<'a> Run<'a> {
         Ok(fleet.into_sent())
     }
 
-    fn open(&mut self, connections: usize) -> io::Result<Vec<Sent>> {
+    fn open(&mut self, connections: u32, interval: Option<Duration>) -> io::Result<Vec<Sent>> {
         let mut fleet = self.fleet()?;
         let before = self.subject.cpu()?;
-        fleet.open(connections, || Identity::new(&mut self.rng, 0))?;
-        fleet.send(2)?;
+        let interval = interval.unwrap_or(Duration::ZERO);
+        fleet.open_paced(connections, interval, 2, || Identity::new(&mut self.rng, 0))?;
         fleet.rest(self.flushed())?;
         let opened = self.subject.cpu()?.since(before);
-        self.figures.add_us(PER_OPENING, opened.total_ns(), connections as u64);
+        self.figures.add_us(PER_OPENING, opened.total_ns(), u64::from(connections));
         fleet.send_and_close(0)?;
-        self.settle(connections)?;
+        self.settle(fleet.connections())?;
         Ok(fleet.into_sent())
     }
 

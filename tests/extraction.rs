@@ -289,6 +289,43 @@ fn video_types_begin_new_tracks() {
     assert_eq!(sorted, [(11, 5, 1, 2), (11, 9, 2, 5), (12, 1, 4, 5)], "{seen:?}");
 }
 
+/// The conference may have begun before the session; what is not a time begins now, and 0 tells nothing.
+#[test]
+fn the_start_of_the_conference_is_what_the_client_says() {
+    let last = r#"["after",null,null,1700000009000]"#;
+    for (starts, start, duration) in [
+        (&[r#"["conferenceStartTimestamp",null,1700000004000,1]"#][..], 1_700_000_004_000_u64, 5_000_u64),
+        (&[r#"["conferenceStartTimestamp",null,"1700000008000",1]"#], 1_700_000_008_000, 1_000),
+        (
+            &[r#"["conferenceStartTimestamp",null,7,1]"#, r#"["conferenceStartTimestamp",null,0,1]"#],
+            7,
+            1_700_000_008_993,
+        ),
+        // The test's clock stands at 5.
+        (&[r#"["conferenceStartTimestamp",null,"soon",1]"#], 5, 1_700_000_008_995),
+    ] {
+        let document = json_of(&tolerant(&lines(&[&[CHROME], starts, &[last]].concat())));
+        assert_eq!(document["features"]["conferenceStartTime"], json!(start), "{starts:?}");
+        assert_eq!(document["features"]["metrics"]["conferenceDurationMs"], json!(duration), "{starts:?}");
+    }
+}
+
+/// A back end's line is an object; anything else is passed over, but for `null`, which the reference trips over.
+#[test]
+fn a_back_ends_line_is_an_object() {
+    let first = r#"["connectionInfo",null,{"userAgent":"node","clientProtocol":"3.0_JVB"},1700000000000]"#;
+    let last = r#"{"statsSessionId":"a","type":"stats-entry","data":{},"timestamp":1700000009000}"#;
+    for (line, problems) in [("5", 0), (r#""text""#, 0), ("[1,{}]", 0), ("null", 1), ("{", 1), ("[1", 1)] {
+        let document = tolerant(&lines(&[first, line, last]));
+        assert_eq!(document.problems().total(), problems, "{line}: {:?}", document.problems());
+        assert!(
+            matches!(document.features(), DocumentFeatures::Backend { session_end_time, .. } if *session_end_time == 1_700_000_009_000.0),
+            "{line}: {:?}",
+            document.features()
+        );
+    }
+}
+
 /// Entries of a shape that their type does not allow are told by reason, and cost nothing but themselves.
 #[test]
 fn misshapen_entries_are_told_by_reason() {

@@ -9,11 +9,15 @@
 //! known by the CRC32 and length at the end of its `.gz`. Names that are being filled are claimed, so that two
 //! workers of this process never want the same one. A document without its dump is left from a crash and is replaced.
 //! A temporary file is locked by its writer: one that nobody holds is left from a crash and is removed.
+//!
+//! What is to be removed is decided in `retention`, and found and removed in `contents`.
 //! Rules: our contract, section 3.
 
+pub mod contents;
 pub mod day;
 pub mod disk;
 pub mod gzip;
+pub mod retention;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -46,6 +50,8 @@ const HIGH_PART_MIN: u32 = 16;
 const HIGH_PARTS_MAX: usize = 1024;
 /// Temporary names that are tried for one file; a taken one is left from a crash of a process with our id.
 const TEMPORARY_TRIES_MAX: u32 = 1_000;
+/// Folder of the records tables in a day's folder.
+pub(crate) const TABLES: &str = "records";
 const TEMPORARY_PREFIX: &str = ".rtcstats-";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
@@ -159,7 +165,9 @@ impl Archive {
         let opened = Arc::new(self.open_day(&mut folders.root, day)?);
         opened.remove_stale();
         if folders.days.len() >= OPEN_DAYS_MAX {
-            folders.days.remove(0);
+            // One that no job holds, if there is any: `retire` knows only what is listed.
+            let idle = folders.days.iter().position(|open| Arc::strong_count(open) == 1);
+            folders.days.remove(idle.unwrap_or(0));
         }
         folders.days.push(Arc::clone(&opened));
         Ok(opened)
@@ -169,6 +177,22 @@ impl Archive {
     /// have been removed or replaced under us.
     pub fn forget_folders(&self) {
         *self.lock_folders() = Folders::default();
+    }
+
+    /// Does something to the folder of `day` that no job may see half done: nobody gets the folder meanwhile, and afterwards
+    /// it is opened by its name again. `None`, and nothing was done, while a job holds it.
+    ///
+    /// A job that opened it before an error had all folders closed is not known here. Should it meet this, it fails and
+    /// is run again.
+    fn retire<T>(&self, day: Day, change: impl FnOnce() -> T) -> Option<T> {
+        let mut folders = self.lock_folders();
+        if let Some(at) = folders.days.iter().position(|open| open.day == day) {
+            if folders.days.get(at).is_some_and(|open| Arc::strong_count(open) > 1) {
+                return None;
+            }
+            folders.days.remove(at);
+        }
+        Some(change())
     }
 
     /// Creates a file for content that gets its name later.
@@ -436,6 +460,12 @@ impl Temporary {
     /// The file.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
+    }
+
+    /// What was written so far; 0 when that cannot be found out.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
     /// Error of an operation on this file.

@@ -63,22 +63,50 @@ pub fn open_folder(parent: impl AsFd, name: &str) -> io::Result<(OwnedFd, bool)>
     Ok((rustix::fs::openat(&parent, name, flags, Mode::empty())?, true))
 }
 
+/// Opens the folder `path`, a configured root; `None` when there is none.
+///
+/// # Errors
+/// Whatever the file system says but `ENOENT`; `ENOTDIR` when something else has the name.
+pub fn find_root(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    there(rustix::fs::openat(CWD, path, flags, Mode::empty()))
+}
+
+/// Opens the folder `name` in `parent`; `None` when there is none.
+///
+/// # Errors
+/// Whatever the file system says but `ENOENT`; `ELOOP` or `ENOTDIR` when the name is a link or another thing.
+pub fn find_folder(parent: impl AsFd, name: &str) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | CAREFUL;
+    there(rustix::fs::openat(parent, name, flags, Mode::empty()))
+}
+
+fn there<T>(found: Result<T, Errno>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// What is at `name` in `folder`, links not followed; `None` when nothing is.
 ///
 /// # Errors
 /// Whatever the file system says but `ENOENT`.
 pub fn look(folder: impl AsFd, name: &str) -> io::Result<Option<Stat>> {
-    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    there(rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW))
 }
 
 /// Whether `stat` is that of a regular file.
 #[must_use]
 pub fn is_regular(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+/// Whether `stat` is that of a folder.
+#[must_use]
+pub fn is_folder(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 /// What opening an existing file found.
@@ -177,6 +205,19 @@ pub fn remove(folder: impl AsFd, name: &str) -> io::Result<bool> {
     }
 }
 
+/// Removes the folder `name` from `parent`; `false` when it still holds something. One that is not there is removed.
+///
+/// # Errors
+/// Whatever the file system says but `ENOENT` and `ENOTEMPTY`.
+pub fn remove_folder(parent: impl AsFd, name: &str) -> io::Result<bool> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        // Either one, says unlink(3p).
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Waits until names that were changed in `folder` are on the device.
 ///
 /// # Errors
@@ -237,6 +278,25 @@ mod tests {
         assert!(!open_folder(&root, "real").unwrap().1);
         assert!(open_folder(&root, "new").unwrap().1);
         open_folder(&root, "link").unwrap_err();
+        find_folder(&root, "link").unwrap_err();
+        assert!(find_folder(&root, "real").unwrap().is_some());
+        assert!(find_folder(&root, "none").unwrap().is_none());
+        assert!(!dir.path().join("none").exists(), "only looked for");
+        assert!(find_root(&dir.path().join("none")).unwrap().is_none());
+        assert!(find_root(&dir.path().join("link")).unwrap().is_some(), "a root may be a link");
+    }
+
+    #[test]
+    fn only_empty_folders_are_removed() {
+        let (dir, root) = folder();
+        std::fs::create_dir_all(dir.path().join("full/x")).unwrap();
+        std::fs::create_dir(dir.path().join("empty")).unwrap();
+        symlink(dir.path().join("empty"), dir.path().join("link")).unwrap();
+        assert!(!remove_folder(&root, "full").unwrap());
+        remove_folder(&root, "link").unwrap_err();
+        assert!(remove_folder(&root, "empty").unwrap());
+        assert!(remove_folder(&root, "empty").unwrap(), "it is gone");
+        assert!(dir.path().join("full/x").exists());
     }
 
     #[test]

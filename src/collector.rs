@@ -28,7 +28,7 @@ use crate::ended::{EndedJournal, EndedSession};
 use crate::jobs::Job;
 use crate::leftovers::Leftovers;
 use crate::limited;
-use crate::logging::{RateLimit, chain, value};
+use crate::logging::{RateLimit, chain, member, value};
 use crate::metrics::{Tally, WaitingEnd};
 use crate::protocol::usual::UsualEntry;
 use crate::protocol::{self, Request, RequestType};
@@ -419,9 +419,10 @@ impl Collector {
             let must_return = gone.must_return();
             self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
         }
-        let Some(dump) = gone.dump else { return };
-        error!("dump.removed session={} dump={} lost_bytes={}", gone.id, dump.name, dump.size_bytes);
-        self.dumps.release(key, &dump);
+        let Some(dump) = &gone.dump else { return };
+        let (conn, lost_bytes) = (member("conn", gone.last_connection), dump.size_bytes);
+        error!("dump.removed{conn} session={} dump={} lost_bytes={lost_bytes}", gone.id, dump.name);
+        self.dumps.release(key, dump);
         self.bytes_in_progress = self.bytes_in_progress.saturating_sub(dump.size_bytes);
     }
 
@@ -554,17 +555,16 @@ impl Collector {
         }
         let Some(session) = self.sessions.find_mut(key) else { return };
         session.ledger.forget_unsynced();
-        let state = session.state;
         let (was_numbered, must_return) = (session.is_numbered(), session.must_return());
-        if let State::Open(connection) = state {
+        if let State::Open(connection) = session.state {
             self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
         }
         let Some(session) = self.sessions.finish(key, false, now.instant) else { return };
         if was_numbered {
             self.note_ended(&session, false, now);
         }
-        if let Some(dump) = session.dump {
-            self.finish_dump(key, &dump, tally, now);
+        if let Some(dump) = &session.dump {
+            self.finish_dump(key, dump, Some(&session), tally, now);
         }
     }
 
@@ -656,7 +656,7 @@ impl Collector {
     fn finish_leftover(&mut self, dump: &DumpFile, tally: &mut Tally, now: Now) {
         // It is in no slot, so it can have no descriptor.
         let owner = SlotId { index: u32::MAX, generation: 0 };
-        self.finish_dump(owner, dump, tally, now);
+        self.finish_dump(owner, dump, None, tally, now);
     }
 
     /// Takes all requests of a text message.
@@ -1019,11 +1019,12 @@ impl Collector {
     fn park(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
         self.flush(key, tally, now);
         let Some(session) = self.sessions.find(key) else { return };
+        let conn = member("conn", session.last_connection);
         limited!(
             self.lines.wait,
             now.instant,
             Level::Info,
-            "session.wait session={} received={}",
+            "session.wait{conn} session={} received={}",
             session.id,
             session.ledger.received()
         );
@@ -1145,12 +1146,13 @@ impl Collector {
                 None => {
                     let created = create_dump(&mut self.dumps, key, session);
                     if let Some(dump) = &session.dump {
-                        let (id, name) = (&session.id, &dump.name);
+                        let (conn, id) = (member("conn", session.last_connection), &session.id);
+                        let name = &dump.name;
                         limited!(
                             self.lines.create,
                             now.instant,
                             Level::Info,
-                            "dump.create session={id} dump={name}"
+                            "dump.create{conn} session={id} dump={name}"
                         );
                     }
                     created
@@ -1219,11 +1221,12 @@ impl Collector {
         let lost_bytes = session.drop_buffer();
         tally.dump_write_errors += 1;
         tally.session_errors += 1;
+        let conn = member("conn", session.last_connection);
         limited!(
             self.lines.error,
             now.instant,
             Level::Error,
-            "dump.error session={} err={} lost_bytes={lost_bytes}",
+            "dump.error{conn} session={} err={} lost_bytes={lost_bytes}",
             session.id,
             value(chain(failure))
         );
@@ -1252,8 +1255,8 @@ impl Collector {
         if session.is_numbered() {
             self.note_ended(&session, by_client, now);
         }
-        if let Some(dump) = session.dump {
-            self.finish_dump(key, &dump, tally, now);
+        if let Some(dump) = &session.dump {
+            self.finish_dump(key, dump, Some(&session), tally, now);
         }
     }
 
@@ -1268,23 +1271,32 @@ impl Collector {
         }
     }
 
-    fn finish_dump(&mut self, owner: SlotId, dump: &DumpFile, tally: &mut Tally, now: Now) {
-        let size_bytes = dump.size_bytes;
+    /// `session`: whose dump it was, if that is known.
+    fn finish_dump(
+        &mut self,
+        owner: SlotId,
+        dump: &DumpFile,
+        session: Option<&Session>,
+        tally: &mut Tally,
+        now: Now,
+    ) {
+        let (size_bytes, name) = (dump.size_bytes, &dump.name);
+        let conn = member("conn", session.and_then(|session| session.last_connection));
+        let session = member("session", session.map(|session| &session.id));
         match self.dumps.finish(owner, dump, now.wall) {
             Ok(job) => {
                 limited!(
                     self.lines.finish,
                     now.instant,
                     Level::Info,
-                    "dump.finish dump={} bytes={size_bytes}",
-                    dump.name
+                    "dump.finish{conn}{session} dump={name} bytes={size_bytes}"
                 );
                 self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
                 self.effects.push(Effect::Finished(job));
             }
             Err(cause) if cause.kind() == ErrorKind::NotFound => {
                 tally.dumps_removed += 1;
-                error!("dump.removed dump={} lost_bytes={size_bytes}", dump.name);
+                error!("dump.removed{conn}{session} dump={name} lost_bytes={size_bytes}");
                 self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
             }
             Err(cause) => {
@@ -1294,8 +1306,7 @@ impl Collector {
                     self.lines.error,
                     now.instant,
                     Level::Error,
-                    "dump.error dump={} err={err}",
-                    dump.name
+                    "dump.error{conn}{session} dump={name} err={err}"
                 );
                 if self.unfinished.len() < UNFINISHED_MAX && !self.unfinished.contains(dump) {
                     self.unfinished.push(dump.clone());

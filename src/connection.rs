@@ -21,7 +21,7 @@ use crate::gate::Gate;
 use crate::handshake::{self, Upgrade};
 use crate::http::{self, HeadLimits, HeadStatus, Method, Route};
 use crate::limited;
-use crate::logging::{Peer, RateLimit, value};
+use crate::logging::{Peer, RateLimit, member, value};
 use crate::metrics::{MessageKind, Tally};
 use crate::reactor::slots::SlotId;
 use crate::reactor::timers::Tick;
@@ -417,19 +417,20 @@ impl<S: Transport> Connection<S> {
         self.is_counted_open = true;
         self.last_heard = turn.now.instant;
         self.deadline = turn.now.instant + turn.limits.idle / 2;
+        let (id, peer, client) = (self.id, Peer(self.peer), upgrade.client_type.name());
+        let session = member("session", upgrade.session_id.as_ref());
+        limited!(
+            turn.lines.open,
+            turn.now.instant,
+            Level::Info,
+            "conn.open conn={id} peer={peer} client={client}{session}"
+        );
         let greeted = match denied {
             None => turn.collector.arrive(&mut feeder, upgrade.is_reconnect, turn.tally, turn.now),
             Some(denied) => {
                 Err(Ending { reason: CloseReason::Unauthorized, text: denied.to_string().into() })
             }
         };
-        let (id, peer, client) = (self.id, Peer(self.peer), upgrade.client_type.name());
-        limited!(
-            turn.lines.open,
-            turn.now.instant,
-            Level::Info,
-            "conn.open conn={id} peer={peer} client={client}"
-        );
         self.phase = Phase::Open(Box::new(OpenSocket { decoder: Decoder::default(), feeder }));
         match greeted {
             Ok(number) => {
@@ -542,12 +543,13 @@ impl<S: Transport> Connection<S> {
 
     fn ended(&self, reason: CloseReason, detail: &str, turn: &mut Turn<'_>) {
         turn.tally.connections_closed.add_one(reason);
-        let (id, reason, detail) = (self.id, reason.label(), value(detail));
+        let detail = member("detail", Some(detail).filter(|detail| !detail.is_empty()).map(value));
+        let (id, reason) = (self.id, reason.label());
         limited!(
             turn.lines.close,
             turn.now.instant,
             Level::Info,
-            "conn.close conn={id} reason={reason} detail={detail}"
+            "conn.close conn={id} reason={reason}{detail}"
         );
     }
 

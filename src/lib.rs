@@ -27,8 +27,10 @@
 //!                   jobs | bounded queue             | read                    |
 //!                        v                           v                         |
 //!  worker threads      Workers: extract + archive -> records -> unlink --------+
-//!                        |
-//!                        +--> reports, bounded; a waker ends the loop's sleep
+//!                        |                                                     |
+//!                        +--> reports, bounded; a waker ends the loop's sleep  |
+//!  ============================================================================|=============
+//!  archive-keeper      what is too old, or too much, in the archive -> unlink -+
 //! ```
 //!
 //! # Where a byte goes
@@ -40,7 +42,8 @@
 //! acknowledged; under `dump.durability = "power"` only once a thread of its own ([`durability`]) has synced it. A session
 //! that ends moves its dump to `finished/`, by rename: from now on it is a job, also after a
 //! crash. A [worker](workers) reads it once, derives the document ([`extract`]), writes document and compressed dump
-//! ([`archive`]) and rows ([`records_store`]), and removes it.
+//! ([`archive`]) and rows ([`records_store`]), and removes it. One more thread removes the oldest days of the archive when
+//! that is limited ([`archive::retention`], [`archive::contents`]).
 //!
 //! # Modules, in reading order
 //!
@@ -66,7 +69,7 @@
 //!   themselves.
 //! - Nothing on the loop blocks but what [`dump`] declares: appends into the page cache, one directory change at a
 //!   session's first append and at its end.
-//! - Time is a parameter. Only the reactor (twice a turn), the start ([`serve`]) and the worker and metrics threads read
+//! - Time is a parameter. Only the reactor (twice a turn), the start ([`serve`]) and the worker, keeper and metrics threads read
 //!   a clock; nothing below them does.
 //! - Every queue, buffer, map and loop has a bound, named where it stands, and an answer when it is reached.
 //! - A peer's bytes never reach a panic, a path, a label or a log line unescaped. The one thing of a peer that names a

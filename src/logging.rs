@@ -28,7 +28,7 @@ use simplelog::{
 use time::OffsetDateTime;
 
 use crate::config::{LogConfig, LogFormat};
-pub use text::{Chain, Value, chain, value};
+pub use text::{Chain, Member, Value, chain, member, value};
 
 /// Starts logging to standard error; from then on a panic is a log line, too.
 ///

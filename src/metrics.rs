@@ -12,6 +12,7 @@
 //! and windows of the reference server, because existing dashboards and alerts rest on them; everything else
 //! is ours: base units, counters that end in `_total`, histograms for what is added up over instances.
 
+mod archive;
 pub mod collector;
 mod families;
 pub mod http;
@@ -28,11 +29,12 @@ pub use crate::metrics::report::{FeatureMetrics, Gauges, JobReport, MessageKind,
 pub use crate::metrics::tally::{ByLabel, Label};
 
 use crate::client::ClientType;
+use crate::metrics::archive::ArchiveMetrics;
 use crate::metrics::collector::{Process, QueueSize, SharedSummary};
 use crate::metrics::families::{as_f64, as_i64, counter, counters_by, gauge, histogram, take};
 use crate::metrics::summary::Window;
 use crate::metrics::tally::tally;
-use crate::reasons::{CloseReason, Refusal, RequestFault};
+use crate::reasons::{CloseReason, Refusal, RemovalReason, RequestFault};
 
 /// The window of every summary that has one (contract).
 const WINDOW: Window = Window { max_age: Duration::from_secs(600), age_buckets: 5 };
@@ -140,6 +142,7 @@ pub struct Metrics {
     append: Histogram,
     request_sizes: SharedSummary,
     jobs: JobMetrics,
+    archive: ArchiveMetrics,
     queue: QueueSize,
     /// Every summary with a window, to be moved on before a scrape.
     windows: Vec<SharedSummary>,
@@ -203,6 +206,7 @@ impl Metrics {
             windows: jobs.windows().cloned().chain([request_sizes.clone()]).collect(),
             request_sizes,
             jobs,
+            archive: ArchiveMetrics::register(r)?,
             queue,
             registry,
         })
@@ -259,6 +263,26 @@ impl Metrics {
     pub fn quarantined(&self) {
         self.jobs.quarantined.inc();
         self.jobs.count_error();
+    }
+
+    /// The archive was looked at: our files in it have so many bytes.
+    pub fn archive_measured(&self, bytes: u64) {
+        self.archive.measured(bytes);
+    }
+
+    /// A worker has added so many bytes to the archive.
+    pub fn archive_grew(&self, bytes: u64) {
+        self.archive.grew(bytes);
+    }
+
+    /// Files were removed from the archive.
+    pub fn archive_removed(&self, reason: RemovalReason, files: u64, bytes: u64) {
+        self.archive.removed(reason, files, bytes);
+    }
+
+    /// Something in the archive could not be looked at or removed.
+    pub fn archive_removal_failed(&self) {
+        self.archive.failed();
     }
 
     /// All families in the Prometheus text format 0.0.4, sorted by name, with windows as they stand at `now`.

@@ -6,7 +6,7 @@
 //! element 4, so only entries of five elements can be acknowledged.
 //! Rules: our contract, "who is numbered"; client: entries and sequence numbers.
 
-use crate::blocks::{BLOCK_BYTES, Strings, bits};
+use crate::blocks::{BLOCK_BYTES, Bytes, Strings};
 
 /// Integers above this are clocks in milliseconds (1973 and later), never entry numbers.
 pub const CLOCK_MIN: u64 = 100_000_000_000;
@@ -92,15 +92,18 @@ pub fn has_five_elements(line: &[u8]) -> bool {
         for (filled, byte) in block.iter_mut().zip(chunk) {
             *filled = *byte;
         }
-        let outside = !strings.next(&block);
-        let mut brackets = bits(&block, |byte| matches!(byte | 0x20, b'{' | b'}')) & outside;
+        let bytes = Bytes::of(&block);
+        let outside = !strings.next(bytes);
+        // With this bit square brackets are curly ones.
+        let curly = bytes.with(0x20);
+        let mut brackets = (curly.equal(b'{') | curly.equal(b'}')) & outside;
         let mut rest = u64::MAX;
         loop {
             // The lowest bracket, or no bit for none; what is below it is on one level.
             let bracket = brackets & brackets.wrapping_neg();
             if depth == 1 {
                 let level = rest & bracket.wrapping_sub(1);
-                commas += (bits(&block, |byte| byte == b',') & outside & level).count_ones();
+                commas += (bytes.equal(b',') & outside & level).count_ones();
             }
             if bracket == 0 {
                 break;

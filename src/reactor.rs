@@ -683,6 +683,7 @@ impl Reactor {
             self.gate.reconfigure(&config, reload::keys(&config.auth));
             self.collector.reconfigure(collector_settings(&config));
             self.pacer.reconfigure(config.reactor.coalesce);
+            self.desk.limit_archive((&config.archive).into());
             self.config = config;
         }
         if let Some(tls) = &mut self.tls {

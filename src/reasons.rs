@@ -1,4 +1,4 @@
-//! Closed sets: why a connection ended, why one was refused, why a request was not taken.
+//! Closed sets: why a connection ended, why one was refused, why a request was not taken, why archived dumps went.
 //!
 //! Plain enums without payload. Each knows its metric label; nothing that a peer sends ever becomes a label.
 //! Rules: our contract for close codes and refusals, RFC 6455 7.4.
@@ -154,6 +154,16 @@ impl Refusal {
             | Self::DiskFull => Some(503),
             Self::Tls | Self::Vanished => None,
         }
+    }
+}
+
+labelled! {
+    /// Why something was removed from the archive.
+    RemovalReason {
+        /// Its day is older than `archive.max_age_days`.
+        Age => "age",
+        /// The archive is larger than `archive.max_bytes`.
+        Size => "size",
     }
 }
 

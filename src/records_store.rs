@@ -15,14 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::warn;
 
-use crate::archive::DayFolder;
 use crate::archive::day::Day;
+use crate::archive::{DayFolder, TABLES};
 use crate::beneath;
 use crate::logging::value;
 use crate::records::Rows;
 
-/// Folder of the tables in a day.
-const FOLDER: &str = "records";
 /// Tables that are kept open: six a day, and leftovers may be of some days.
 const OPEN_TABLES_MAX: usize = 32;
 /// How the member that holds a row's id begins. Inside a string its quotes would be escaped.
@@ -134,6 +132,11 @@ impl RecordsStore {
         self.lock().clear();
     }
 
+    /// Closes the tables of `day`, which were removed: an open file keeps its bytes on the disk.
+    pub fn forget_day(&self, day: Day) {
+        self.lock().retain(|table| table.day != day);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Table>> {
         self.tables.lock().unwrap_or_else(|poisoned| {
             // A panic in the middle of a write: opening the tables again makes them whole.
@@ -178,14 +181,14 @@ fn open<'a>(
 
 impl Table {
     fn open(day: &DayFolder, name: &'static str) -> Result<Self, RecordsError> {
-        let folder_path = day.path().join(FOLDER);
+        let folder_path = day.path().join(TABLES);
         let path = folder_path.join(format!("{name}.jsonl"));
         let fail = |action, path: &PathBuf| {
             let path = path.clone();
             move |source| RecordsError { action, path, source }
         };
         let (folder, is_new) =
-            beneath::open_folder(day, FOLDER).map_err(fail("open the folder", &folder_path))?;
+            beneath::open_folder(day, TABLES).map_err(fail("open the folder", &folder_path))?;
         if is_new {
             beneath::sync_folder(day).map_err(fail("sync the folder of", &folder_path))?;
         }

@@ -122,8 +122,9 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
             Some(started.map_err(failed("the thread that syncs"))?)
         }
     };
-    let workers = Workers::start(&worker_settings(&config, &folder), Arc::clone(&metrics), wake)
-        .map_err(failed("the workers"))?;
+    let workers =
+        Workers::start(&worker_settings(&config, &folder, last_heartbeat), Arc::clone(&metrics), wake)
+            .map_err(failed("the workers"))?;
 
     let open_files_max = config.dump.open_files_max.unwrap_or_else(|| to_usize(descriptors.soft / 4));
     let shares = shares(&config, descriptors.soft);
@@ -164,22 +165,23 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
     Ok(ended?)
 }
 
-fn worker_settings(config: &Config, folder: &Arc<DumpFolder>) -> WorkerSettings {
+fn worker_settings(
+    config: &Config,
+    folder: &Arc<DumpFolder>,
+    last_heartbeat: Option<SystemTime>,
+) -> WorkerSettings {
     WorkerSettings {
         workers: config.workers.clone(),
         folder: Arc::clone(folder),
         archive: config.archive.clone(),
         records: config.records.clone(),
         limits: config.limits.clone(),
+        last_heartbeat,
     }
 }
 
 fn refuse_unavailable(config: &Config) -> Result<(), StartError> {
-    let unavailable = [
-        (config.privacy.obfuscate_ip, "privacy.obfuscate_ip = true"),
-        (config.archive.max_age_days > 0, "archive.max_age_days above 0"),
-        (config.archive.max_bytes > 0, "archive.max_bytes above 0"),
-    ];
+    let unavailable = [(config.privacy.obfuscate_ip, "privacy.obfuscate_ip = true")];
     match unavailable.into_iter().find(|(is_set, _)| *is_set) {
         Some((_, setting)) => Err(StartError::Unavailable { setting }),
         None => Ok(()),

@@ -243,6 +243,8 @@ pub struct Session {
     pub id: SessionId,
     /// Who feeds it.
     pub state: State,
+    /// Who feeds it, or did so last under this server: ties its log lines to those of the connection.
+    pub last_connection: Option<SlotId>,
     /// Whether the id of a connection's URL named it, so that another such connection resumes it.
     pub by_url: bool,
     /// Whether it is the one session of its connection's URL, whose numbers are acknowledged there.
@@ -284,6 +286,7 @@ impl Session {
         Self {
             id,
             state: State::Open(connection),
+            last_connection: Some(connection),
             by_url,
             is_of_url: by_url,
             ledger: Ledger::default(),
@@ -527,6 +530,7 @@ impl Sessions {
             && let Some(found) = self.slots.find_mut(session)
         {
             let before = std::mem::replace(&mut found.state, State::Open(connection));
+            found.last_connection = Some(connection);
             found.by_url = true;
             found.is_of_url = true;
             found.acknowledged_at = now;
@@ -607,6 +611,7 @@ impl Sessions {
         let session = self.slots.insert_with(|slot| {
             let mut session = Session::new(id, slot, true, None, now);
             session.state = State::Waiting { deadline };
+            session.last_connection = None;
             session.ledger = Ledger::recovered(last);
             session.dump = Some(dump);
             session

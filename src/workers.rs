@@ -1,6 +1,7 @@
 //! The worker threads: finished dumps in, outcomes out.
 //!
-//! Owns the threads, the bounded queue of jobs, the inbox of reports for the loop, and the list of what is in hand.
+//! Owns the threads, the bounded queue of jobs, the inbox of reports for the loop, and the list of what is in hand; and the
+//! thread that keeps the archive within its limits (`keeper`), which does no jobs.
 //! The files in `finished/` are the truth: the queue only refers to them, so nothing is lost when it is full, when a
 //! job panics or when the process ends. Submitting never blocks. A job in hand is never begun twice: submitted again
 //! while it is in work, it is run once more afterwards (a new dump may have got the name of the one just removed).
@@ -13,6 +14,7 @@
 mod attempts;
 mod commit;
 mod derive;
+mod keeper;
 mod prepare;
 mod rescan;
 mod source;
@@ -26,12 +28,13 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::warn;
 
 use crate::archive::Archive;
+use crate::archive::retention::Limits;
 use crate::config::{ArchiveConfig, LimitsConfig, RecordsConfig, WorkersConfig};
 use crate::dump_folder::DumpFolder;
 use crate::extract::ExtractLimits;
@@ -39,6 +42,7 @@ use crate::jobs::{Job, JobOutcome, Step, Wake};
 use crate::logging::{chain, value};
 use crate::metrics::Metrics;
 use crate::records_store::RecordsStore;
+use keeper::{Keeper, Upkeep};
 use worker::Worker;
 
 /// Reports that wait for the loop. When they are full the workers wait: the loop is then far behind anyway.
@@ -57,6 +61,8 @@ pub struct WorkerSettings {
     pub records: RecordsConfig,
     /// What bounds reading them.
     pub limits: LimitsConfig,
+    /// The last sign of life of the server before.
+    pub last_heartbeat: Option<SystemTime>,
 }
 
 /// What a worker has for the loop.
@@ -131,6 +137,7 @@ pub struct Workers {
 struct Shared {
     folder: Arc<DumpFolder>,
     archive: Archive,
+    upkeep: Upkeep,
     is_archiving: bool,
     records: RecordsStore,
     is_recording: bool,
@@ -182,6 +189,11 @@ impl Workers {
             let worker = Worker::new(Arc::clone(&shared), ends);
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
         }
+        let keeper = Keeper::new(Arc::clone(&shared));
+        thread::Builder::new().name("archive-keeper".to_owned()).spawn(move || {
+            keeper.run();
+            drop(alive_token);
+        })?;
         let workers = Self { tasks: Some(tasks), queue, reports, alive, shared };
         workers.rescan();
         Ok(workers)
@@ -225,6 +237,11 @@ impl Workers {
         }
     }
 
+    /// Bounds the archive otherwise from now on. Never blocks.
+    pub fn limit_archive(&self, limits: Limits) {
+        self.shared.upkeep.change(limits);
+    }
+
     /// What the workers have for the loop.
     #[must_use]
     pub fn reports(&self) -> &Receiver<Report> {
@@ -258,6 +275,7 @@ impl Workers {
     /// Begins no more jobs from now on; those that run go on. Never blocks.
     pub fn stop(&mut self) {
         self.shared.is_stopping.store(true, Ordering::Release);
+        self.shared.upkeep.ring();
         self.tasks = None;
     }
 
@@ -307,6 +325,7 @@ impl Shared {
             metrics,
             folder: Arc::clone(&settings.folder),
             archive: Archive::new(&settings.archive.path),
+            upkeep: Upkeep::new(Limits::from(&settings.archive), settings.last_heartbeat),
             is_archiving: settings.archive.enabled,
             records: RecordsStore::default(),
             is_recording: settings.records.enabled,

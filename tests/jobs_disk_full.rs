@@ -109,6 +109,7 @@ fn a_full_archive_disk_delays_and_loses_nothing() {
         archive: config.archive,
         records: config.records,
         limits: config.limits,
+        last_heartbeat: None,
     };
     let metrics = Arc::new(Metrics::new(Instant::now(), SystemTime::now()).unwrap());
     let workers = Workers::start(&settings, metrics, Arc::new(|| ())).unwrap();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rtcstats_server::client::ClientType;
 use rtcstats_server::metrics::{FeatureMetrics, Gauges, JobReport, MessageKind, Metrics, Tally, WaitingEnd};
-use rtcstats_server::reasons::{CloseReason, Refusal, RequestFault};
+use rtcstats_server::reasons::{CloseReason, Refusal, RemovalReason, RequestFault};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -106,6 +106,11 @@ fn filled() -> String {
     }
     metrics.storage_error();
     metrics.quarantined();
+    metrics.archive_measured(30_000);
+    metrics.archive_grew(31);
+    metrics.archive_removed(RemovalReason::Age, 32, 33_000);
+    metrics.archive_removed(RemovalReason::Size, 34, 35_000);
+    metrics.archive_removal_failed();
     let mut tally = tally();
     metrics.publish(&mut tally, late);
     assert_eq!(tally, Tally::default(), "publishing zeroes the tally");
@@ -445,7 +450,7 @@ fn the_documented_alert_rules_are_valid() {
     file.write_all(rules.as_bytes()).unwrap();
     let Some((code, said)) = promtool(&["check", "rules", file.path().to_str().unwrap()], "") else { return };
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("SUCCESS: 9 rules found"), "{said}");
+    assert!(said.contains("SUCCESS: 10 rules found"), "{said}");
     let scrape = Scrape::parse(&empty());
     for word in rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
         if word.starts_with("rtcstats_") {

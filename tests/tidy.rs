@@ -17,6 +17,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tungstenite", &["websocket.rs", "websocket/"]),
     ("httparse", &["http.rs", "metrics/http.rs"]),
     ("simdutf8", &["websocket/", "protocol.rs", "extract.rs", "extract/"]),
+    ("wide", &["blocks.rs"]),
     ("toml", &["config.rs", "config/"]),
     ("prometheus", &["metrics.rs", "metrics/"]),
     ("simplelog", &["logging.rs"]),

@@ -11,7 +11,8 @@
 //! does not tell that a write failed).
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 use std::{fs, io};
 
 use rustix::fs::{FsWord, fstat, fstatfs, syncfs};
@@ -29,7 +30,10 @@ const HONEST_SINCE: (u32, u32) = (5, 8);
 /// was of, so a handle has one owner, who opens it before writing.
 #[derive(Debug)]
 pub struct Disk {
-    day: Arc<DayFolder>,
+    /// Weak, because a disk is kept for the next job of its day, and a day whose jobs are done may be removed.
+    day: Weak<DayFolder>,
+    /// Of the day, for messages.
+    path: PathBuf,
     device: u64,
     /// `None` where every file has to be synced by itself.
     handle: Option<OwnedFd>,
@@ -50,13 +54,14 @@ impl Disk {
         let handle = beneath::open_folder(day.as_ref(), ".")?.0;
         let device = fstat(&handle)?.st_dev;
         let is_trusted = TRUSTED.contains(&fstatfs(&handle)?.f_type) && is_honest();
-        Ok(Self { day: Arc::clone(day), device, handle: is_trusted.then_some(handle) })
+        let handle = is_trusted.then_some(handle);
+        Ok(Self { day: Arc::downgrade(day), path: day.path.clone(), device, handle })
     }
 
     /// Whether this is the disk of `day`, as it is open now.
     #[must_use]
     pub fn is_of(&self, day: &Arc<DayFolder>) -> bool {
-        Arc::ptr_eq(&self.day, day)
+        std::ptr::eq(self.day.as_ptr(), Arc::as_ptr(day))
     }
 
     /// Whether [`sync`](Self::sync) waits for `file`, too.
@@ -73,7 +78,8 @@ impl Disk {
     pub fn sync(&self) -> Result<bool, ArchiveError> {
         let Some(handle) = &self.handle else { return Ok(false) };
         let synced = syncfs(handle).map(|()| true);
-        synced.map_err(|error| self.day.fail("sync the disk of", ".", error.into()))
+        let (action, path) = ("sync the disk of", &self.path);
+        synced.map_err(|error| ArchiveError::Io { action, path: path.clone(), source: error.into() })
     }
 }
 

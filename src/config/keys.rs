@@ -64,8 +64,8 @@ const COUNT_MAX: u64 = 100_000_000;
 
 /// All keys, in the order of the default file.
 ///
-/// `Reload` is what the loop itself looks up when it needs it. What is handed to threads, sockets and folders
-/// at the start is `Restart`.
+/// `Reload` is what the loop itself looks up when it needs it, or tells a thread that waits for it. What is handed to
+/// threads, sockets and folders at the start is `Restart`.
 pub(super) const KEYS: &[Key] = &[
     key("server.address", Address, Restart),
     key("server.port", integer(0, 65535), Restart),
@@ -84,8 +84,8 @@ pub(super) const KEYS: &[Key] = &[
     key("archive.enabled", Bool, Restart),
     key("archive.path", Path, Restart),
     key("archive.gzip_level", integer(0, 9), Restart),
-    key("archive.max_age_days", integer(0, 36_500), Restart),
-    key("archive.max_bytes", integer(0, INTEGER_MAX), Restart),
+    key("archive.max_age_days", integer(0, 36_500), Reload),
+    key("archive.max_bytes", integer(0, INTEGER_MAX), Reload),
     key("records.enabled", Bool, Restart),
     key("records.app_environment", Text(128), Restart),
     key("workers.threads", integer(0, 1024), Restart),

@@ -42,6 +42,25 @@ impl<T: fmt::Display> fmt::Display for Value<T> {
     }
 }
 
+/// A member of a line that may be missing: prints as ` key=value`, and as nothing for `None`. What came from outside is
+/// to be wrapped in [`value`] as everywhere.
+pub fn member<T: fmt::Display>(key: &'static str, value: Option<T>) -> Member<T> {
+    Member(key, value)
+}
+
+/// See [`member`].
+#[derive(Debug, Clone, Copy)]
+pub struct Member<T>(&'static str, Option<T>);
+
+impl<T: fmt::Display> fmt::Display for Member<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.1 {
+            Some(value) => write!(f, " {}={value}", self.0),
+            None => Ok(()),
+        }
+    }
+}
+
 /// An error with its causes, on one line: `cannot read a.toml: permission denied`.
 pub fn chain(error: &dyn Error) -> Chain<'_> {
     Chain(error)
@@ -139,6 +158,17 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(value(text).to_string(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_without_a_value_is_not_there() {
+        for (found, expected) in [
+            (member("conn", Some(value("17.3"))), "a.b conn=17.3 x=1"),
+            (member("err", Some(value("two words"))), "a.b err=\"two words\" x=1"),
+            (member("conn", None), "a.b x=1"),
+        ] {
+            assert_eq!(format!("a.b{found} x=1"), expected);
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, debug, error, info, warn};
 
+use crate::archive::retention::Limits;
 use crate::collector::LINES_PER_S;
 use crate::jobs::{Job, JobOutcome, Origin};
 use crate::limited;
@@ -195,6 +196,11 @@ impl Desk {
         }
     }
 
+    /// Bounds the archive otherwise from now on.
+    pub fn limit_archive(&self, limits: Limits) {
+        self.workers.limit_archive(limits);
+    }
+
     /// When a paused job is tried again.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -277,6 +283,7 @@ mod tests {
             archive: config.archive,
             records: config.records,
             limits: config.limits,
+            last_heartbeat: None,
         };
         let (woken, wakes) = crossbeam_channel::unbounded();
         let metrics = Arc::new(Metrics::new(now(), SystemTime::UNIX_EPOCH).unwrap());

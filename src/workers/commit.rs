@@ -109,6 +109,8 @@ impl Commit<'_> {
             self.each_day(|day| day.sync());
         }
         self.pass(Point::Committed);
+        let grown_bytes = self.good().map(|entry| entry.prepared.archived_bytes()).sum();
+        shared.upkeep.grown(grown_bytes, &shared.metrics);
         for entry in &mut self.entries {
             // From here on the name is taken by what is on disk, and the descriptors can go.
             entry.document = None;

@@ -91,6 +91,12 @@ impl Prepared {
         let document = self.publication.as_ref().map_or(0, |publication| publication.document.len());
         document + self.rows.iter().map(|rows| rows.lines.len()).sum::<usize>()
     }
+
+    /// About how many bytes it adds to the archive: its rows may be there already.
+    pub(super) fn archived_bytes(&self) -> u64 {
+        let packed = self.publication.as_ref().and_then(|publication| publication.packed.as_ref());
+        packed.map_or(0, Temporary::size_bytes) + self.held_bytes() as u64
+    }
 }
 
 /// A dump on its way into the archive.

@@ -55,6 +55,7 @@ impl Site {
         Shared {
             folder: Arc::clone(&self.folder),
             archive: Archive::new(&self.dir.path().join("archive")),
+            upkeep: Upkeep::new(Limits::default(), None),
             is_archiving: self.archiving,
             records: RecordsStore::default(),
             is_recording: true,

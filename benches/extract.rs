@@ -1,6 +1,6 @@
-//! How fast dumps become documents, how fast they become gzip, and how much memory that takes.
+//! How fast dumps become documents, how fast they become gzip, how fast addresses are cut, and how much memory that takes.
 //!
-//! `cargo bench --bench extract [-- speed|gzip|memory|NAME]`: all of it, or one part, or the speed of the dumps
+//! `cargo bench --bench extract [-- speed|gzip|privacy|memory|NAME]`: all of it, or one part, or the speed of the dumps
 //! whose name contains NAME. Speed is MB of dump per CPU second of one thread, strict, warm, from memory; the best
 //! of ten rounds. On dumps that are made here, and on the conformance dumps (a folder `shared` beside the
 //! repository, or the one that `RTCSTATS_SHARED` names) where they are.
@@ -20,6 +20,7 @@ use std::process::Command;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rtcstats_server::extract::{ExtractLimits, Options, extract};
+use rtcstats_server::privacy::Cutter;
 use rustix::time::{ClockId, clock_gettime};
 
 /// How much is done.
@@ -66,11 +67,14 @@ fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let part = wanted.as_deref().unwrap_or("all");
     let effort = if std::env::args().any(|argument| argument == BENCH_ARGUMENT) { MEASURE } else { SMOKE };
-    if !matches!(part, "gzip" | "memory") {
+    if !matches!(part, "gzip" | "privacy" | "memory") {
         speed(effort, wanted.as_deref().filter(|part| !matches!(*part, "all" | "speed")).unwrap_or_default());
     }
     if matches!(part, "all" | "gzip") {
         gzip(effort);
+    }
+    if matches!(part, "all" | "privacy") {
+        privacy(effort);
     }
     if matches!(part, "all" | "memory") {
         memory(effort);
@@ -154,6 +158,31 @@ fn speed(effort: Effort, name_contains: &str) {
             format!("{reference} | {:.1}", rate / reference)
         };
         println!("| {name} | {} | {lines} | {rate:.0} | {compared} |", dump.len());
+    }
+}
+
+fn privacy(effort: Effort) {
+    println!("\n| dump | MB per CPU s | us per MiB | bytes cut off |");
+    println!("|---|---|---|---|");
+    let conformance = conformance().into_iter().map(|(name, dump, _)| (name, dump));
+    for (name, dump) in made().into_iter().chain(conformance) {
+        let mut cutter = Cutter::default();
+        let mut kept = 0;
+        let rate = rate(effort, dump.len(), || {
+            kept = 0;
+            let mut sink = |piece: &[u8]| {
+                kept += std::hint::black_box(piece).len();
+                Ok::<(), std::convert::Infallible>(())
+            };
+            cutter.begin();
+            // As a worker reads it.
+            for bytes in dump.chunks(256 * 1024) {
+                cutter.feed(bytes, &mut sink).expect("nothing can fail");
+            }
+            cutter.end(&mut sink).expect("nothing can fail");
+        });
+        let us_per_mib = (1_u64 << 20) as f64 / rate;
+        println!("| {name} | {rate:.0} | {us_per_mib:.0} | {} |", dump.len() - kept);
     }
 }
 

@@ -151,14 +151,6 @@ fn a_bad_configuration_stops_the_start() {
     assert!(lines[0].contains("local.toml"), "{lines:?}");
 }
 
-/// A setting that cannot be honoured stops the start: nobody is left to believe that addresses are cut.
-#[test]
-fn what_is_not_available_is_refused() {
-    let (key, value) = ("privacy.obfuscate_ip", "true");
-    let exit = Settings::new().set(key, value).try_start().expect_err("it is not available");
-    assert!(exit.log.iter().any(|line| line.contains(key)), "{key}: {:?}", exit.log);
-}
-
 /// Folders are 0750 and files 0640, with whatever mask the server is started: the group can read, nobody else.
 #[test]
 fn modes_do_not_depend_on_the_mask() {
@@ -177,17 +169,18 @@ fn modes_do_not_depend_on_the_mask() {
         let mut folders = vec![server.root().join("temp"), server.root().join("archive")];
         let mut files = 0;
         while let Some(folder) = folders.pop() {
-            let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
-            assert_eq!(mode(&folder), 0o750, "{} with umask {mask}", folder.display());
+            let mode =
+                |path: &Path| fs::symlink_metadata(path).map(|data| data.permissions().mode() & 0o7777);
+            assert_eq!(mode(&folder).unwrap(), 0o750, "{} with umask {mask}", folder.display());
             for entry in fs::read_dir(&folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
                     continue;
                 }
-                // A worker may be about to remove what it has archived.
-                if path.is_file() {
-                    assert_eq!(mode(&path), 0o640, "{} with umask {mask}", path.display());
+                // A worker may just remove what it has archived.
+                if let Ok(mode) = mode(&path) {
+                    assert_eq!(mode, 0o640, "{} with umask {mask}", path.display());
                     files += 1;
                 }
             }

@@ -4,6 +4,8 @@
 //! whose name contains NAME. Speed is MB of dump per CPU second of one thread, strict, warm, from memory; the best
 //! of ten rounds. On dumps that are made here, and on the conformance dumps (a folder `shared` beside the
 //! repository, or the one that `RTCSTATS_SHARED` names) where they are.
+//!
+//! `cargo test --bench extract` runs all of it once and small: it shows that it works, the figures mean nothing.
 
 #![expect(clippy::print_stdout, reason = "the tables are the result")]
 #![expect(clippy::expect_used, reason = "a bench that cannot run ends")]
@@ -21,11 +23,31 @@ use rtcstats_server::extract::{ExtractLimits, Options, extract};
 use rtcstats_server::privacy::Cutter;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Dump bytes that a round of measuring goes through at least.
-const ROUND_BYTES: usize = 20_000_000;
-const ROUNDS: usize = 10;
-/// Size of the dump whose memory is measured.
-const LARGE_BYTES: u64 = 1 << 30;
+/// How much is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Effort {
+    /// Dump bytes that a round of measuring goes through at least.
+    round_bytes: usize,
+    rounds: usize,
+    /// The same for one level of gzip; slow levels need no ten rounds of twenty megabytes.
+    gzip_bytes: usize,
+    gzip_levels: &'static [u32],
+    /// Size of the dump whose memory is measured.
+    large_bytes: u64,
+}
+
+const MEASURE: Effort = Effort {
+    round_bytes: 20_000_000,
+    rounds: 10,
+    gzip_bytes: 3_000_000,
+    gzip_levels: &[1, 2, 3, 4, 5, 6, 7, 8, 9],
+    large_bytes: 1 << 30,
+};
+const SMOKE: Effort =
+    Effort { round_bytes: 1, rounds: 1, gzip_bytes: 1, gzip_levels: &[5], large_bytes: 1 << 20 };
+
+/// Cargo passes it when a figure is wanted, and not when benches run as tests.
+const BENCH_ARGUMENT: &str = "--bench";
 /// What that may take beyond the longest line.
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
 
@@ -44,17 +66,18 @@ const CONFORMANCE: [(&str, f64); 5] = [
 fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let part = wanted.as_deref().unwrap_or("all");
+    let effort = if std::env::args().any(|argument| argument == BENCH_ARGUMENT) { MEASURE } else { SMOKE };
     if !matches!(part, "gzip" | "privacy" | "memory") {
-        speed(wanted.as_deref().filter(|part| *part != "speed").unwrap_or_default());
+        speed(effort, wanted.as_deref().filter(|part| !matches!(*part, "all" | "speed")).unwrap_or_default());
     }
     if matches!(part, "all" | "gzip") {
-        gzip();
+        gzip(effort);
     }
     if matches!(part, "all" | "privacy") {
-        privacy();
+        privacy(effort);
     }
     if matches!(part, "all" | "memory") {
-        memory();
+        memory(effort);
     }
 }
 
@@ -102,9 +125,9 @@ fn options() -> Options {
 }
 
 /// MB per CPU second of the best round.
-fn rate(bytes: usize, mut work: impl FnMut()) -> f64 {
-    let times = ROUND_BYTES.div_ceil(bytes.max(1));
-    let rounds = (0..ROUNDS).map(|_| {
+fn rate(effort: Effort, bytes: usize, mut work: impl FnMut()) -> f64 {
+    let times = effort.round_bytes.div_ceil(bytes.max(1));
+    let rounds = (0..effort.rounds).map(|_| {
         let start = cpu_seconds();
         (0..times).for_each(|_| work());
         (bytes * times) as f64 / 1e6 / (cpu_seconds() - start)
@@ -117,7 +140,7 @@ fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-fn speed(name_contains: &str) {
+fn speed(effort: Effort, name_contains: &str) {
     println!("| dump | size | lines | MB per CPU s | reference | times |");
     println!("|---|---|---|---|---|---|");
     let made = made().into_iter().map(|(name, dump)| (name, dump, f64::NAN));
@@ -126,7 +149,7 @@ fn speed(name_contains: &str) {
         let options = options();
         let document = extract(&*dump, &options).expect("the dump is good");
         let lines = document.facts().lines;
-        let rate = rate(dump.len(), || {
+        let rate = rate(effort, dump.len(), || {
             std::hint::black_box(extract(&*dump, &options).expect("the dump is good"));
         });
         let compared = if reference.is_nan() {
@@ -138,14 +161,14 @@ fn speed(name_contains: &str) {
     }
 }
 
-fn privacy() {
+fn privacy(effort: Effort) {
     println!("\n| dump | MB per CPU s | us per MiB | bytes cut off |");
     println!("|---|---|---|---|");
     let conformance = conformance().into_iter().map(|(name, dump, _)| (name, dump));
     for (name, dump) in made().into_iter().chain(conformance) {
         let mut cutter = Cutter::default();
         let mut kept = 0;
-        let rate = rate(dump.len(), || {
+        let rate = rate(effort, dump.len(), || {
             kept = 0;
             let mut sink = |piece: &[u8]| {
                 kept += std::hint::black_box(piece).len();
@@ -163,20 +186,19 @@ fn privacy() {
     }
 }
 
-fn gzip() {
+fn gzip(effort: Effort) {
     println!("\n| dump | level | MB per CPU s | ratio |");
     println!("|---|---|---|---|");
     let conformance = conformance().into_iter().map(|(name, dump, _)| (name, dump));
     for (name, dump) in made().into_iter().chain(conformance) {
-        for level in 1..=9 {
+        for &level in effort.gzip_levels {
             let pack = || {
                 let mut packer = GzEncoder::new(Vec::with_capacity(dump.len() / 4), Compression::new(level));
                 packer.write_all(&dump).and_then(|()| packer.finish()).expect("memory can be written")
             };
             let packed = pack().len();
-            // Slow levels need no ten rounds of twenty megabytes.
             let start = cpu_seconds();
-            let times = 3_000_000_usize.div_ceil(dump.len());
+            let times = effort.gzip_bytes.div_ceil(dump.len());
             for _ in 0..times {
                 std::hint::black_box(pack());
             }
@@ -186,11 +208,12 @@ fn gzip() {
     }
 }
 
-fn memory() {
+fn memory(effort: Effort) {
     let only = std::env::var(MEMORY_KIND).ok();
     if only.is_none() {
         println!(
-            "\n| dump of {LARGE_BYTES} bytes | longest line | MB per CPU s | peak memory beyond that line |"
+            "\n| dump of {} bytes | longest line | MB per CPU s | peak memory beyond that line |",
+            effort.large_bytes
         );
         println!("|---|---|---|---|");
     }
@@ -235,27 +258,38 @@ fn memory() {
     // Each in a process of its own: what an allocator keeps would hide in the next one's figure.
     for (name, line) in kinds {
         match &only {
-            Some(only) if only == name => measure_memory(name, line),
+            Some(only) if only == name => measure_memory(effort, name, line),
             Some(_) => {}
             None => {
                 let program = std::env::current_exe().expect("a process knows its program");
-                let child = Command::new(program).arg("memory").env(MEMORY_KIND, name).status();
+                let mut child = Command::new(program);
+                child.arg("memory").env(MEMORY_KIND, name);
+                if effort == MEASURE {
+                    child.arg(BENCH_ARGUMENT);
+                }
+                let child = child.status();
                 assert!(child.expect("it starts").success(), "{name} failed");
             }
         }
     }
 }
 
-fn measure_memory(name: &str, line: impl FnMut(u64) -> String) {
+fn measure_memory(effort: Effort, name: &str, line: impl FnMut(u64) -> String) {
     let first = "[\"connectionInfo\",null,{\"clientProtocol\":\"3.1_STANDARD\",\"userAgent\":\"Chrome/120.0 Safari/1\"},1]\n";
-    let mut input =
-        Endless { line, at: 0, rest: first.as_bytes().to_vec(), used: 0, left: LARGE_BYTES, longest: 0 };
+    let mut input = Endless {
+        line,
+        at: 0,
+        rest: first.as_bytes().to_vec(),
+        used: 0,
+        left: effort.large_bytes,
+        longest: 0,
+    };
     let before = status("VmHWM:");
     let start = cpu_seconds();
     let document =
         extract(BufReader::with_capacity(128 << 10, &mut input), &Options { strict: false, ..options() })
             .expect("memory can be read");
-    let rate = LARGE_BYTES as f64 / 1e6 / (cpu_seconds() - start);
+    let rate = effort.large_bytes as f64 / 1e6 / (cpu_seconds() - start);
     let peak = status("VmHWM:").saturating_sub(before);
     let beyond = peak.saturating_sub(input.longest);
     println!("| {name} | {} | {rate:.0} | {:.1} MiB |", input.longest, beyond as f64 / f64::from(1 << 20));

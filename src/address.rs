@@ -126,12 +126,6 @@ impl AddressCounts {
         }
     }
 
-    /// Clients that have any.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Whether nobody is counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {

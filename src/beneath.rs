@@ -19,6 +19,12 @@ pub const FILE_MODE: Mode = Mode::from_bits_truncate(0o640);
 /// Every folder that the server creates.
 pub const FOLDER_MODE: Mode = Mode::from_bits_truncate(0o750);
 
+/// Makes these modes come out as they stand, whatever mask this process was started with.
+pub fn set_mask() {
+    let all = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+    rustix::process::umask(all - FOLDER_MODE);
+}
+
 /// How a file that is opened here never behaves: it is no link, blocks nobody, and no child inherits it.
 const CAREFUL: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 /// Bytes that are looked at in one go when the last line of a file is searched.

@@ -207,6 +207,21 @@ mod tests {
         }
     }
 
+    /// The names of the reference, as they stand in dumps.
+    #[test]
+    fn client_types_have_the_names_of_the_reference() {
+        for (client, expected) in [
+            (ClientType::Rtcstats, "RTCSTATS_CLIENT"),
+            (ClientType::Jigasi, "JIGASI_CLIENT"),
+            (ClientType::Jicofo, "JICOFO_CLIENT"),
+            (ClientType::Jibri, "JIBRI_CLIENT"),
+            (ClientType::Jvb, "JVB_CLIENT"),
+            (ClientType::Unsupported, "UNSUPPORTED_CLIENT"),
+        ] {
+            assert_eq!(client.name(), expected);
+        }
+    }
+
     #[test]
     fn equal_agents_are_kept_once_and_forgotten_with_their_last_connection() {
         let agent = |user_agent: &str| {

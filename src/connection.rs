@@ -569,6 +569,8 @@ impl<S: Transport> Connection<S> {
             }
             Phase::Closing { .. } => {}
         }
+        // The peer may read on although it writes no more: it is told that this is our end, too (RFC 8446 6.1).
+        self.stream.say_goodbye();
         Step::Gone
     }
 

@@ -177,12 +177,6 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, [u8]>, D
         fn visit_bytes<E>(self, value: &[u8]) -> Result<Self::Value, E> {
             Ok(Cow::Owned(value.to_vec()))
         }
-        fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
-            Ok(Cow::Borrowed(value.as_bytes()))
-        }
-        fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-            Ok(Cow::Owned(value.as_bytes().to_vec()))
-        }
     }
     deserializer.deserialize_bytes(BytesVisitor)
 }
@@ -483,7 +477,7 @@ mod tests {
     fn what_is_no_request_is_told_by_reason_and_the_next_one_is_taken() {
         use RequestFault::{BadSessionId, NotJson, NotObject, UnknownType};
         let long = "a".repeat(129);
-        let cases: [(String, &[Result<&str, RequestFault>]); 21] = [
+        let cases: [(String, &[Result<&str, RequestFault>]); 22] = [
             (
                 r#"{"statsSessionId":"a","type":"close"}{"statsSessionId":"a","type":"keepalive"} "#.into(),
                 &[Ok("-"), Ok("-")],
@@ -493,6 +487,7 @@ mod tests {
                 &[Err(NotObject), Err(BadSessionId), Err(NotObject), Err(NotObject), Ok("-")],
             ),
             ("5 true".into(), &[Err(NotObject), Err(NotObject)]),
+            ("-5 0.5 1e3".into(), &[Err(NotObject), Err(NotObject), Err(NotObject)]),
             ("".into(), &[]),
             (" \n".into(), &[]),
             ("garbage".into(), &[Err(NotJson)]),

@@ -12,6 +12,7 @@ use log::{error, info, warn};
 use mio::{Poll, Waker};
 
 use crate::auth::KeyError;
+use crate::beneath;
 use crate::collector::{Collector, Now};
 use crate::config::{self, Config, ReloadSource};
 use crate::descriptors::{self, Shares};
@@ -82,6 +83,7 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start, or the loop cannot go on.
 pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
+    beneath::set_mask();
     let failed = |what| move |source| StartError::System { what, source };
     let mut supervisor = Supervisor::from_env().map_err(failed("the notification socket"))?;
     let descriptors = descriptors::raise_limit().map_err(failed("the descriptor limit"))?;

@@ -217,6 +217,155 @@ fn null_reports_cost_only_themselves() {
     assert!(matches!(extract(dump.as_bytes(), &options(true)), Err(ExtractError::Line { line: 3, .. })));
 }
 
+/// What goes wrong with a connection is counted, each kind by itself; Firefox reports a DTLS failure also when ICE was lost.
+#[test]
+fn failures_of_a_connection_are_counted_by_kind() {
+    let firefox = CHROME
+        .replace("Chrome/120.0.0.0 Safari/537.36", "")
+        .replace("AppleWebKit/537.36 (KHTML, like Gecko)", "Gecko/20100101 Firefox/121.0");
+    let events = [
+        r#"["create","PC_0",{"iceServers":[{"urls":["stun:a","turn:b"]},{"urls":"stun:c"},{}]},1]"#,
+        r#"["oniceconnectionstatechange","PC_0","checking",10]"#,
+        r#"["oniceconnectionstatechange","PC_0","disconnected",20]"#,
+        r#"["oniceconnectionstatechange","PC_0","failed",30]"#,
+        r#"["createOfferOnFailure","PC_0","why",31]"#,
+        r#"["createAnswerOnFailure","PC_0","why",32]"#,
+        r#"["setLocalDescriptionOnFailure","PC_0","why",33]"#,
+        r#"["setRemoteDescriptionOnFailure","PC_0","why",34]"#,
+        r#"["setRemoteDescriptionOnFailure","PC_0","why",35]"#,
+        r#"["ondtlserror","PC_0","why",36]"#,
+        r#"["ondtlsstatechange","PC_0","connected",37]"#,
+        r#"["ondtlsstatechange","PC_0","failed",38]"#,
+        r#"["onconnectionstatechange","PC_0","failed",39]"#,
+        r#"["ondtlsstatechange","PC_1","failed",40]"#,
+    ];
+    for (first, with_ice_lost) in [(CHROME, 1), (firefox.as_str(), 0)] {
+        let document = tolerant(&lines(&[&[first], events.as_slice()].concat()));
+        assert_eq!(document.problems().total(), 0, "{:?}", document.problems());
+        let document = json_of(&document);
+        let found = &document["features"]["aggregates"]["PC_0"];
+        for (name, expected) in [
+            ("dtlsErrors", 1),
+            ("dtlsFailure", with_ice_lost),
+            ("sdpCreateFailure", 2),
+            ("sdpSetFailure", 3),
+            ("lastIceDisconnect", 20),
+            ("lastIceFailure", 30),
+        ] {
+            assert_eq!(found[name], json!(expected), "{name} after {first}");
+        }
+        assert_eq!(found["connectionFailed"], json!(true));
+        assert_eq!(document["features"]["aggregates"]["PC_1"]["dtlsFailure"], json!(1), "{first}");
+    }
+}
+
+/// A video type closes the track that had another one and begins a new one, on every connection but those of others.
+#[test]
+fn video_types_begin_new_tracks() {
+    let document = json_of(&tolerant(&lines(&[
+        CHROME,
+        r#"["create","callstats",{},1]"#,
+        r#"["getstats","PC_0",{"i":{"type":"inbound-rtp","kind":"video","ssrc":11,"packetsReceived":5}},1700000001000]"#,
+        r#"["setVideoType",null,{"ssrc":11,"videoType":"camera"},1700000002000]"#,
+        r#"["setVideoType",null,{"ssrc":11,"videoType":"camera"},1700000003000]"#,
+        r#"["setVideoType",null,{"ssrc":12,"videoType":"desktop"},1700000004000]"#,
+        r#"["getstats","PC_0",{"i":{"packetsReceived":9},"j":{"type":"inbound-rtp","kind":"video","ssrc":12,"packetsReceived":1}},1700000005000]"#,
+    ])));
+    let tracks = document["features"]["aggregates"]["PC_0"]["tracks"]["receiverTracks"].as_array().unwrap();
+    let seen: Vec<_> = tracks
+        .iter()
+        .map(|track| {
+            let seconds = |name: &str| track[name].as_u64().unwrap() / 1000 - 1_700_000_000;
+            (
+                track["ssrc"].as_u64().unwrap(),
+                track["packets"].as_u64().unwrap(),
+                seconds("startTime"),
+                seconds("endTime"),
+            )
+        })
+        .collect();
+    let mut sorted = seen.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, [(11, 5, 1, 2), (11, 9, 2, 5), (12, 1, 4, 5)], "{seen:?}");
+}
+
+/// The conference may have begun before the session; what is not a time begins now, and 0 tells nothing.
+#[test]
+fn the_start_of_the_conference_is_what_the_client_says() {
+    let last = r#"["after",null,null,1700000009000]"#;
+    for (starts, start, duration) in [
+        (&[r#"["conferenceStartTimestamp",null,1700000004000,1]"#][..], 1_700_000_004_000_u64, 5_000_u64),
+        (&[r#"["conferenceStartTimestamp",null,"1700000008000",1]"#], 1_700_000_008_000, 1_000),
+        (
+            &[r#"["conferenceStartTimestamp",null,7,1]"#, r#"["conferenceStartTimestamp",null,0,1]"#],
+            7,
+            1_700_000_008_993,
+        ),
+        // The test's clock stands at 5.
+        (&[r#"["conferenceStartTimestamp",null,"soon",1]"#], 5, 1_700_000_008_995),
+    ] {
+        let document = json_of(&tolerant(&lines(&[&[CHROME], starts, &[last]].concat())));
+        assert_eq!(document["features"]["conferenceStartTime"], json!(start), "{starts:?}");
+        assert_eq!(document["features"]["metrics"]["conferenceDurationMs"], json!(duration), "{starts:?}");
+    }
+}
+
+/// A back end's line is an object; anything else is passed over, but for `null`, which the reference trips over.
+#[test]
+fn a_back_ends_line_is_an_object() {
+    let first = r#"["connectionInfo",null,{"userAgent":"node","clientProtocol":"3.0_JVB"},1700000000000]"#;
+    let last = r#"{"statsSessionId":"a","type":"stats-entry","data":{},"timestamp":1700000009000}"#;
+    for (line, problems) in [("5", 0), (r#""text""#, 0), ("[1,{}]", 0), ("null", 1), ("{", 1), ("[1", 1)] {
+        let document = tolerant(&lines(&[first, line, last]));
+        assert_eq!(document.problems().total(), problems, "{line}: {:?}", document.problems());
+        assert!(
+            matches!(document.features(), DocumentFeatures::Backend { session_end_time, .. } if *session_end_time == 1_700_000_009_000.0),
+            "{line}: {:?}",
+            document.features()
+        );
+    }
+}
+
+/// Entries of a shape that their type does not allow are told by reason, and cost nothing but themselves.
+#[test]
+fn misshapen_entries_are_told_by_reason() {
+    const UNSUPPORTED: &str =
+        r#"["connectionInfo",null,{"userAgent":"curl/8.4.0","clientProtocol":"3.1_STANDARD"},1700000000000]"#;
+    let stats = r#"["getstats","PC_0",{"a":{"type":"inbound-rtp","ssrc":1}},2]"#;
+    for (before, line, problem) in [
+        (&[CHROME][..], r#"["create","PC_0",null,2]"#, Some("create: data is null or missing")),
+        (&[CHROME], r#"["create","PC_0",{"iceServers":{}},2]"#, Some("create: iceServers is no array")),
+        (&[CHROME], r#"["create","PC_0",{"iceServers":[null]},2]"#, Some("create: an ICE server is null")),
+        (
+            &[CHROME],
+            r#"["create","PC_0",{"iceServers":[{"urls":null}]},2]"#,
+            Some("create: urls of an ICE server is null or an object"),
+        ),
+        (
+            &[CHROME],
+            r#"["create","PC_0",{"iceServers":[{"urls":["stun:a",7]}]},2]"#,
+            Some("create: a URL of an ICE server is no string"),
+        ),
+        (&[CHROME], r#"["create","PC_0",{"iceServers":null},2]"#, None),
+        (&[CHROME], r#"["setVideoType",null,null,2]"#, Some("setVideoType: data is null or missing")),
+        (&[CHROME], r#"["identity",null,null,2]"#, Some("identity: data is null or missing")),
+        (&[CHROME], r#"["getstats","PC_0",null,2]"#, Some("getstats: data is null or missing")),
+        (&[CHROME], r#"["getstats","PC_0",0,2]"#, None),
+        // Nobody evaluates the statistics of an unknown browser, but they are taken apart all the same.
+        (&[UNSUPPORTED], r#"["getstats","PC_0",null,2]"#, None),
+        (&[UNSUPPORTED, stats], r#"["getstats","PC_0",null,3]"#, Some("getstats: data is null or missing")),
+        (&[UNSUPPORTED, stats], r#"["getstats","PC_0",{"a":null},3]"#, Some("getstats: a report is null")),
+        (&[UNSUPPORTED, stats], r#"["getstats","PC_0",{"a":null,"a":{}},3]"#, None),
+        (&[UNSUPPORTED, stats], stats, None),
+    ] {
+        let after = r#"["after",null,null,1700000009000]"#;
+        let document = tolerant(&lines(&[before, &[line, after]].concat()));
+        let found: Vec<_> = document.problems().first().iter().map(|one| one.error.to_string()).collect();
+        assert_eq!(found, Vec::from_iter(problem.map(str::to_owned)), "{line} after {before:?}");
+        assert_eq!(json_of(&document)["features"]["sessionEndTime"], json!(1_700_000_009_000_u64), "{line}");
+    }
+}
+
 #[test]
 fn without_a_usable_first_line_there_is_a_document_that_says_so() {
     for first in

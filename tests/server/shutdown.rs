@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use super::ingest::archived;
@@ -91,7 +91,7 @@ fn leftovers_are_jobs_at_start() {
         assert_eq!(dump.day, "2023-11-14", "{name}: the day of the first line, not of today");
     }
     assert_eq!(archive.dumps_of("no-dump-at-all")[0].first_line, "what is this");
-    assert!(server.metric("rtcstats_files_errored") >= 1.0);
+    server.wait_for_metric("rtcstats_files_errored", 1.0);
     assert!(temp.join("folder").is_dir() && temp.join("not a name").is_file());
     assert!(fs::symlink_metadata(temp.join("link")).unwrap().is_symlink());
     assert!(Path::new("/etc/passwd").is_file());
@@ -149,4 +149,43 @@ fn a_bad_configuration_stops_the_start() {
     let lines: Vec<_> = exit.log.iter().filter(|line| line.contains("prot")).collect();
     assert_eq!(lines.len(), 1, "{:?}", exit.log);
     assert!(lines[0].contains("local.toml"), "{lines:?}");
+}
+
+/// Folders are 0750 and files 0640, with whatever mask the server is started: the group can read, nobody else.
+#[test]
+fn modes_do_not_depend_on_the_mask() {
+    for mask in ["000", "077", "777"] {
+        let server = Settings::new().mask(mask).start();
+        let (open, over) = (Rng::new(53).uuid(), Rng::new(54).uuid());
+        let clients = [&open, &over].map(|id| {
+            let mut client = WsClient::open(server.ingest, &Upgrade::browser(id));
+            client.send_text(&entry_message(id, r#"["identity",null,{"confName":"room"},1]"#));
+            client
+        });
+        let [_stays, leaves] = clients;
+        leaves.close(1000);
+        archived(&server, &over, 1);
+        server.wait_until("the other dump is there", || server.dump_path(&open).is_file().then_some(()));
+        let mut folders = vec![server.root().join("temp"), server.root().join("archive")];
+        let mut files = 0;
+        while let Some(folder) = folders.pop() {
+            let mode =
+                |path: &Path| fs::symlink_metadata(path).map(|data| data.permissions().mode() & 0o7777);
+            assert_eq!(mode(&folder).unwrap(), 0o750, "{} with umask {mask}", folder.display());
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                // A worker may just remove what it has archived.
+                if let Ok(mode) = mode(&path) {
+                    assert_eq!(mode, 0o640, "{} with umask {mask}", path.display());
+                    files += 1;
+                }
+            }
+        }
+        // The lock, the open dump, dump and document in the archive, and records.
+        assert!(files >= 5, "{files} files");
+    }
 }

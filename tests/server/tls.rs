@@ -124,7 +124,7 @@ fn a_session_over_tls() {
     assert!(*body == expected, "{} bytes of {}", body.len(), expected.len());
 }
 
-/// An end by `close_notify` alone, behind data in the same segment, is an end.
+/// An end by `close_notify` alone, behind data in the same segment, is an end, and is answered with one.
 #[test]
 fn close_notify_ends_a_session() {
     let (settings, certificate) = tls_settings();
@@ -139,6 +139,8 @@ fn close_notify_ends_a_session() {
         .unwrap();
     client.conn.send_close_notify();
     client.flush().unwrap();
+    // An end without close_notify would be an error.
+    assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
     assert_eq!(archived(&server, &id, 1)[0].body, "[1]\n");
     server.wait_for_metric("rtcstats_connections_closed_total{reason=\"end_of_stream\"}", 1.0);
 }

@@ -27,13 +27,17 @@ const PASS_SOCKETS: &str = r#"exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$
 /// Lowers its limit of descriptors for good, as a unit's `LimitNOFILE` does.
 const LIMIT_DESCRIPTORS: &str = r#"ulimit -n "$1" || exit; shift; exec "$@""#;
 
+/// Takes these bits from the mode of whatever is created.
+const CHANGE_MASK: &str = r#"umask "$1" || exit; shift; exec "$@""#;
+
 /// How to start a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     root: Arc<TempDir>,
     env: BTreeMap<String, OsString>,
     sockets: Option<(Arc<TcpListener>, Arc<TcpListener>)>,
-    descriptors: Option<u64>,
+    /// A line of shell that changes the process before the server takes its place, and its argument.
+    prepared: Option<(&'static str, String)>,
 }
 
 impl Settings {
@@ -44,8 +48,9 @@ impl Settings {
         let builder = builder.prefix("rtcstats-test-");
         // In memory where there is room for it: every archived dump is synced several times, and how long a busy
         // disk takes for that is not what is tested.
-        let root = builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).expect("a temporary folder");
-        Self { root: Arc::new(root), env: BTreeMap::new(), sockets: None, descriptors: None }
+        let folder = std::env::var_os("TEST_SERVER_FOLDER").unwrap_or_else(|| "/dev/shm".into());
+        let root = builder.tempdir_in(folder).or_else(|_| builder.tempdir()).expect("a temporary folder");
+        Self { root: Arc::new(root), env: BTreeMap::new(), sockets: None, prepared: None }
             .set("server.address", "127.0.0.1")
             .set("server.port", 0)
             .set("server.metrics_address", "127.0.0.1")
@@ -73,7 +78,13 @@ impl Settings {
 
     /// Lets the server have so many descriptors, soft and hard limit.
     pub(crate) fn descriptors(mut self, descriptors: u64) -> Self {
-        self.descriptors = Some(descriptors);
+        self.prepared = Some((LIMIT_DESCRIPTORS, descriptors.to_string()));
+        self
+    }
+
+    /// Starts the server with this umask, in octal.
+    pub(crate) fn mask(mut self, mask: &str) -> Self {
+        self.prepared = Some((CHANGE_MASK, mask.to_owned()));
         self
     }
 
@@ -108,11 +119,11 @@ impl Settings {
         // Another build, a release for instance, can be put to the same tests.
         let binary = std::env::var_os("TEST_SERVER_BINARY")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_rtcstats-server").into());
-        let mut command = match (&self.sockets, self.descriptors) {
+        let mut command = match (&self.sockets, &self.prepared) {
             (None, None) => Command::new(binary),
-            (None, Some(descriptors)) => {
+            (None, Some((script, argument))) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", LIMIT_DESCRIPTORS, "sh", &descriptors.to_string()]).arg(binary);
+                shell.args(["-c", script, "sh", argument]).arg(binary);
                 shell
             }
             (Some((ingest, metrics)), _) => {

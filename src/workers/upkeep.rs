@@ -62,6 +62,11 @@ impl Upkeep {
         let _ = self.bell.0.try_send(());
     }
 
+    /// Whether dumps may go before their day does: their rows are then still there.
+    pub(super) fn may_cut(&self) -> bool {
+        self.limits().max_bytes > 0
+    }
+
     /// A look begins; what is archived from now on it may not see.
     pub(super) fn begin(&self) -> Limits {
         self.grown_bytes.store(0, Ordering::Relaxed);

@@ -1,6 +1,6 @@
-//! How fast dumps become documents, how fast they become gzip, and how much memory that takes.
+//! How fast dumps become documents, how fast they become gzip, how fast addresses are cut, and how much memory that takes.
 //!
-//! `cargo bench --bench extract [-- speed|gzip|memory|NAME]`: all of it, or one part, or the speed of the dumps
+//! `cargo bench --bench extract [-- speed|gzip|privacy|memory|NAME]`: all of it, or one part, or the speed of the dumps
 //! whose name contains NAME. Speed is MB of dump per CPU second of one thread, strict, warm, from memory; the best
 //! of ten rounds. On dumps that are made here, and on the conformance dumps (a folder `shared` beside the
 //! repository, or the one that `RTCSTATS_SHARED` names) where they are.
@@ -18,6 +18,7 @@ use std::process::Command;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rtcstats_server::extract::{ExtractLimits, Options, extract};
+use rtcstats_server::privacy::Cutter;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Dump bytes that a round of measuring goes through at least.
@@ -43,11 +44,14 @@ const CONFORMANCE: [(&str, f64); 5] = [
 fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let part = wanted.as_deref().unwrap_or("all");
-    if !matches!(part, "gzip" | "memory") {
+    if !matches!(part, "gzip" | "privacy" | "memory") {
         speed(wanted.as_deref().filter(|part| *part != "speed").unwrap_or_default());
     }
     if matches!(part, "all" | "gzip") {
         gzip();
+    }
+    if matches!(part, "all" | "privacy") {
+        privacy();
     }
     if matches!(part, "all" | "memory") {
         memory();
@@ -131,6 +135,31 @@ fn speed(name_contains: &str) {
             format!("{reference} | {:.1}", rate / reference)
         };
         println!("| {name} | {} | {lines} | {rate:.0} | {compared} |", dump.len());
+    }
+}
+
+fn privacy() {
+    println!("\n| dump | MB per CPU s | us per MiB | bytes cut off |");
+    println!("|---|---|---|---|");
+    let conformance = conformance().into_iter().map(|(name, dump, _)| (name, dump));
+    for (name, dump) in made().into_iter().chain(conformance) {
+        let mut cutter = Cutter::default();
+        let mut kept = 0;
+        let rate = rate(dump.len(), || {
+            kept = 0;
+            let mut sink = |piece: &[u8]| {
+                kept += std::hint::black_box(piece).len();
+                Ok::<(), std::convert::Infallible>(())
+            };
+            cutter.begin();
+            // As a worker reads it.
+            for bytes in dump.chunks(256 * 1024) {
+                cutter.feed(bytes, &mut sink).expect("nothing can fail");
+            }
+            cutter.end(&mut sink).expect("nothing can fail");
+        });
+        let us_per_mib = (1_u64 << 20) as f64 / rate;
+        println!("| {name} | {rate:.0} | {us_per_mib:.0} | {} |", dump.len() - kept);
     }
 }
 

@@ -8,13 +8,15 @@
 //! `dump.flush_bytes`, and at once when the session ends or changes hands. What is not appended is not acknowledged,
 //! so gathering costs a numbered client nothing; for others it is what a crash can lose.
 //!
-//! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message; the effects by
-//! what one turn of the loop can cause.
+//! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message; what is held of
+//! clients that are gone by a number of its own (`held`); the effects by what one turn of the loop can cause.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{Level, debug, error, info, warn};
@@ -36,6 +38,11 @@ use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, RequestFault};
 use crate::recovery::Recovered;
 use crate::session::{Arrival, Carried, Departure, Expiry, Farewell, Session, Sessions, State, Verdict};
+
+mod held;
+mod join;
+
+use held::HeldSessions;
 
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
 /// seconds" (client: its buffer must not fill).
@@ -113,6 +120,8 @@ pub struct Feeder {
     pub connection: SlotId,
     /// Its dialect, fixed at the upgrade.
     pub client: ClientType,
+    /// Where it comes from: the client itself, whoever stands between.
+    pub address: IpAddr,
     /// What it said about itself.
     pub info: Rc<ConnectionInfo>,
     /// The session id in its URL, when there is a valid one.
@@ -132,12 +141,13 @@ impl Feeder {
     pub fn new(
         connection: SlotId,
         client: ClientType,
+        address: IpAddr,
         info: Rc<ConnectionInfo>,
         url_id: Option<SessionId>,
     ) -> Self {
         let bad_requests = None;
         let by_idleness = Vec::new();
-        Self { connection, client, info, url_id, carried: Carried::None, bad_requests, by_idleness }
+        Self { connection, client, address, info, url_id, carried: Carried::None, bad_requests, by_idleness }
     }
 
     /// The session without an entry for the longest time; the caller ends it.
@@ -254,12 +264,14 @@ pub struct Collector {
     acknowledge_queue: VecDeque<(Instant, SlotId)>,
     effects: Vec<Effect>,
     spare: Vec<Vec<u8>>,
-    /// Ids whose last connection ended with a message that is too big, and the number they had then; bounded by
+    /// Sessions whose last connection ended with a message that is too big, and the number they had then; bounded by
     /// [`HOPELESS_MAX`].
-    hopeless: VecDeque<(SessionId, u64)>,
+    hopeless: VecDeque<(Arc<str>, u64)>,
     /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
     /// next start.
     unfinished: Vec<DumpFile>,
+    /// Sessions whose clients are gone and whose last lines could not be written; bounded by their size and by time.
+    held: HeldSessions,
     disk_low: bool,
     /// Set while the dump folder is gone and cannot be created again.
     folder_lost: bool,
@@ -280,6 +292,7 @@ pub struct Collector {
 #[derive(Debug)]
 struct Lines {
     resume: RateLimit,
+    join: RateLimit,
     refused: RateLimit,
     displaced: RateLimit,
     gap: RateLimit,
@@ -294,6 +307,7 @@ impl Lines {
         let line = || RateLimit::new(LINES_PER_S, Duration::from_secs(1));
         Self {
             resume: line(),
+            join: line(),
             refused: line(),
             displaced: line(),
             gap: line(),
@@ -322,6 +336,7 @@ impl Collector {
             spare: Vec::new(),
             hopeless: VecDeque::new(),
             unfinished: Vec::new(),
+            held: HeldSessions::default(),
             disk_low: false,
             folder_lost: false,
             durability: None,
@@ -376,15 +391,15 @@ impl Collector {
         self.settings = settings;
     }
 
-    /// Whether the dump file system has less space than `dump.min_free_bytes`, or the dump folder is gone for good; then
-    /// no session is let in.
+    /// Whether the dump file system has less space than `dump.min_free_bytes` or cannot be written, or the dump folder is
+    /// gone for good; then no session is let in.
     #[must_use]
     pub fn is_disk_low(&self) -> bool {
         self.disk_low || self.folder_lost
     }
 
     /// Looks whether the dump folder was removed, creates it again, and gives up the dumps that went with it; tries once
-    /// more to finish what could not be finished. Called once a second, and when a dump cannot be created.
+    /// more to write and to finish what could not be. Called once a second, and when a dump cannot be created.
     pub fn check_folder(&mut self, tally: &mut Tally, now: Now) {
         match self.dumps.restore_folder() {
             Ok(false) => {}
@@ -408,6 +423,7 @@ impl Collector {
         for dump in std::mem::take(&mut self.unfinished) {
             self.finish_leftover(&dump, tally, now);
         }
+        self.retry_held(tally, now);
     }
 
     /// The dump of a session is gone. What was durable is gone with it; nobody may be told otherwise again, so the
@@ -437,11 +453,16 @@ impl Collector {
         !self.is_full() || url_id.is_none_or(|id| self.sessions.is_open_or_waiting(id))
     }
 
-    /// Looks at the free space again and returns it. Called once a second.
-    pub fn check_disk(&mut self) -> Option<u64> {
+    /// Proves that the server lives, looks at the free space again and returns it. Called once a second.
+    pub fn check_disk(&mut self, now: Now) -> Option<u64> {
+        let beaten = self.dumps.beat();
+        if let Err(cause) = &beaten {
+            let err = value(format!("cannot touch the lock: {cause}"));
+            limited!(self.lines.error, now.instant, Level::Error, "disk.error err={err}");
+        }
         let free =
             self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={}", value(error))).ok()?;
-        let low = free < self.settings.min_free_bytes;
+        let low = free < self.settings.min_free_bytes || beaten.is_err();
         if low != self.disk_low {
             self.disk_low = low;
             let min = self.settings.min_free_bytes;
@@ -780,7 +801,7 @@ impl Collector {
                 Held::Live(session) => {
                     feeder.carried.remove_named(session, &request.id);
                     if self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
-                        self.finish(session, true, tally, now);
+                        self.finish_gone(session, true, tally, now);
                     }
                 }
                 Held::Lost(_) | Held::Nothing => {}
@@ -901,6 +922,7 @@ impl Collector {
         tally: &mut Tally,
         now: Now,
     ) -> Result<Result<(), RequestFault>, Ending> {
+        let (key, line) = self.place(feeder, key, line, tally, now);
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
         let Gathered { start, is_first } = line;
         let added = session.buffer.len() - start;
@@ -989,7 +1011,9 @@ impl Collector {
         let session = feeder.carried.find(id.as_str(), &self.sessions);
         let received =
             session.and_then(|key| self.sessions.find(key)).map_or(0, |found| found.ledger.received());
-        if let Some(at) = self.hopeless.iter().position(|(other, number)| *other == id && *number == received)
+        let name = self.refused_name(feeder, &id, session);
+        if let Some(at) =
+            self.hopeless.iter().position(|(other, number)| *other == name && *number == received)
         {
             self.hopeless.remove(at);
             if let Some(session) = session {
@@ -1001,7 +1025,7 @@ impl Collector {
         if self.hopeless.len() >= HOPELESS_MAX {
             self.hopeless.pop_front();
         }
-        self.hopeless.push_back((id, received));
+        self.hopeless.push_back((name, received));
         reason
     }
 
@@ -1009,7 +1033,7 @@ impl Collector {
     pub fn leave(&mut self, feeder: &mut Feeder, farewell: Farewell, tally: &mut Tally, now: Now) {
         for session in std::mem::take(&mut feeder.carried).all() {
             match self.sessions.leave(session, feeder.connection, farewell, now.instant) {
-                Departure::Finish => self.finish(session, farewell == Farewell::ForGood, tally, now),
+                Departure::Finish => self.finish_gone(session, farewell == Farewell::ForGood, tally, now),
                 Departure::Wait => self.park(session, tally, now),
                 Departure::NotTheirs => {}
             }
@@ -1082,7 +1106,7 @@ impl Collector {
                 Expiry::Grace => tally.waiting_finished.add_one(WaitingEnd::Expired),
                 Expiry::Limit => tally.waiting_finished.add_one(WaitingEnd::TooMany),
             }
-            self.finish(key, false, tally, now);
+            self.finish_expired(key, tally, now);
         }
         false
     }
@@ -1129,57 +1153,66 @@ impl Collector {
     /// Appends what is gathered for a session and acknowledges what has become durable. Returns whether that was
     /// possible; if not, the session has waited since, or is gone.
     fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> bool {
+        if self.sessions.find(key).is_none() {
+            return false;
+        }
+        match self.append(key, tally, now) {
+            Ok(()) => {
+                self.acknowledge(key, tally, now);
+                true
+            }
+            Err(failure) => {
+                self.append_failed(key, &failure, tally, now);
+                false
+            }
+        }
+    }
+
+    /// Appends what is gathered for a session; a failure leaves it there.
+    fn append(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> Result<(), AppendError> {
         let needs_file =
             self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.buffer.is_empty());
         if needs_file && self.dumps.is_folder_removed() {
             self.check_folder(tally, now);
         }
-        let Some(session) = self.sessions.find_mut(key) else { return false };
+        let Some(session) = self.sessions.find_mut(key) else { return Ok(()) };
         if session.buffer.is_empty() {
             // Duplicates were put into it and taken out again.
             let buffer = std::mem::take(&mut session.buffer);
             self.keep_spare(buffer);
-        } else {
-            let written = match &mut session.dump {
-                Some(dump) => {
-                    self.dumps.append(key, dump, &[&session.buffer]).map(|()| session.buffer.len() as u64)
-                }
-                None => {
-                    let created = create_dump(&mut self.dumps, key, session);
-                    if let Some(dump) = &session.dump {
-                        let (conn, id) = (member("conn", session.last_connection), &session.id);
-                        let name = &dump.name;
-                        limited!(
-                            self.lines.create,
-                            now.instant,
-                            Level::Info,
-                            "dump.create{conn} session={id} dump={name}"
-                        );
-                    }
-                    created
-                }
-            };
-            match written {
-                Ok(bytes) => {
-                    self.bytes_in_progress += bytes;
-                    let buffer = session.append();
-                    match (&mut self.durability, &session.dump) {
-                        (Some(durability), Some(dump)) => {
-                            let file = self.dumps.descriptor(key, dump);
-                            durability.commit.appended(key, file, needs_file);
-                        }
-                        (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
-                    }
-                    self.keep_spare(buffer);
-                }
-                Err(failure) => {
-                    self.append_failed(key, &failure, tally, now);
-                    return false;
-                }
-            }
+            return Ok(());
         }
-        self.acknowledge(key, tally, now);
-        true
+        let bytes = match &mut session.dump {
+            Some(dump) => {
+                self.dumps.append(key, dump, &[&session.buffer])?;
+                session.buffer.len() as u64
+            }
+            None => {
+                let bytes = create_dump(&mut self.dumps, key, session)?;
+                if let Some(dump) = &session.dump {
+                    let (conn, id) = (member("conn", session.last_connection), &session.id);
+                    let name = &dump.name;
+                    limited!(
+                        self.lines.create,
+                        now.instant,
+                        Level::Info,
+                        "dump.create{conn} session={id} dump={name}"
+                    );
+                }
+                bytes
+            }
+        };
+        self.bytes_in_progress += bytes;
+        let buffer = session.append();
+        match (&mut self.durability, &session.dump) {
+            (Some(durability), Some(dump)) => {
+                let file = self.dumps.descriptor(key, dump);
+                durability.commit.appended(key, file, needs_file);
+            }
+            (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
+        }
+        self.keep_spare(buffer);
+        Ok(())
     }
 
     fn keep_spare(&mut self, mut buffer: Vec<u8>) {
@@ -1219,6 +1252,10 @@ impl Collector {
     /// others the gathered lines are gone and the rest of the dump becomes a job.
     fn append_failed(&mut self, key: SlotId, failure: &AppendError, tally: &mut Tally, now: Now) {
         let Some(session) = self.sessions.find_mut(key) else { return };
+        if session.is_held() {
+            // It is tried again every second.
+            return;
+        }
         let lost_bytes = session.drop_buffer();
         tally.dump_write_errors += 1;
         tally.session_errors += 1;
@@ -1242,7 +1279,7 @@ impl Collector {
         }
         if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) {
             // Whoever comes back is refused before its greeting if the disk is too full for it.
-            self.check_disk();
+            self.check_disk(now);
         }
     }
 

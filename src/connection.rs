@@ -412,7 +412,8 @@ impl<S: Transport> Connection<S> {
         let mut info = upgrade.connection_info(stats_format);
         let denied = verdict.map(|claims| info.claims = claims.map(Box::new)).err();
         let info = turn.collector.share(info);
-        let mut feeder = Feeder::new(self.id, upgrade.client_type, info, upgrade.session_id.clone());
+        let mut feeder =
+            Feeder::new(self.id, upgrade.client_type, self.peer, info, upgrade.session_id.clone());
         turn.tally.connections_upgraded += 1;
         self.is_counted_open = true;
         self.last_heard = turn.now.instant;

@@ -127,7 +127,8 @@ impl DumpFolder {
         Arc::clone(&self.places.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sets the time of the lock to now: proof of life for the next start. One system call.
+    /// Sets the time of the lock to now: proof of life for the next start, and of a file system that can be written. One
+    /// system call.
     ///
     /// # Errors
     /// Whatever the file system says.

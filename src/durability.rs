@@ -9,6 +9,8 @@
 //! attempt would report a success that means nothing. It is therefore never repeated: the sessions of the failed round
 //! fall back to what the last good sync covered, their dumps are given to the workers, who read them (from memory,
 //! most likely) and write them anew elsewhere, and their clients bring the rest again for a new part.
+//! Where the file system, or the kernel, is not known to tell all failures of a sync of the whole, every dump in the folder
+//! is synced by itself instead: slower, with as many calls as there are dumps, and as good.
 //! Bounds: one round under way, one gathered; `FILES_PER_ROUND_MAX` descriptors each.
 //! Rules: our contract, section 4.
 
@@ -19,14 +21,19 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::warn;
+use rustix::fs::{Dir, OFlags, fdatasync, fsync, syncfs};
 
+use crate::beneath::{self, Opened};
 use crate::dump_folder::{DumpFolder, Place};
 use crate::jobs::Wake;
+use crate::logging::value;
 use crate::reactor::slots::SlotId;
 use crate::session::Mark;
+use crate::whole_sync;
 
-/// Dumps that are synced one by one; of more than these the whole file system is synced, which then is cheaper, and
-/// holds no descriptors.
+/// Dumps that are synced one by one by the descriptors of their appends; of more than these the whole file system is
+/// synced, which then is cheaper, and holds no descriptors.
 const FILES_PER_ROUND_MAX: usize = 64;
 
 /// What one sync has to cover; `F` is an open dump.
@@ -115,8 +122,15 @@ impl Durability {
     /// Starts the thread. `wake` is called when a sync has ended.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// When no thread can be started, or the file system cannot be asked.
     pub fn start(folder: Arc<DumpFolder>, wake: Wake) -> io::Result<Self> {
+        if !whole_sync::is_trusted(folder.root())? {
+            warn!(
+                "durability.one_by_one path={}: not every failure of syncfs is told on this file system, or by this kernel, \
+                 so many dumps at once are synced one by one",
+                value(folder.path().display())
+            );
+        }
         // One round is under way at most, so neither side ever waits for room.
         let (orders, work) = bounded::<Order>(1);
         let (report, results) = bounded(1);
@@ -147,14 +161,35 @@ impl Durability {
 
 /// Contents first, then names: a name without content would be taken for a dump.
 fn sync(order: &Order) -> io::Result<()> {
+    if order.round.is_whole && whole_sync::is_trusted(&order.folder)? {
+        return Ok(syncfs(&order.folder)?);
+    }
     if order.round.is_whole {
-        return Ok(rustix::fs::syncfs(&order.folder)?);
+        sync_each(&order.folder)?;
     }
     for file in &order.round.files {
-        rustix::fs::fdatasync(&**file)?;
+        fdatasync(&**file)?;
     }
-    if order.round.has_new_names {
-        rustix::fs::fsync(&order.folder)?;
+    if order.round.is_whole || order.round.has_new_names {
+        fsync(&order.folder)?;
+    }
+    Ok(())
+}
+
+/// Syncs every dump in the folder, for want of better, one after the other. A failure that nobody was told of yet is told
+/// here, though the file was written by another descriptor (`fsync(2)`, since Linux 4.17).
+/// A dump that was finished meanwhile is in another folder, and nobody waits for it.
+fn sync_each(folder: &Place) -> io::Result<()> {
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        if matches!(&*name, "." | "..") || DumpFolder::is_own(&name) {
+            continue;
+        }
+        match beneath::open_file(folder, &name, OFlags::RDONLY)? {
+            Opened::File(file, _) => fdatasync(file)?,
+            Opened::Absent | Opened::NotAFile => {}
+        }
     }
     Ok(())
 }

@@ -42,8 +42,9 @@
 //! acknowledged; under `dump.durability = "power"` only once a thread of its own ([`durability`]) has synced it. A session
 //! that ends moves its dump to `finished/`, by rename: from now on it is a job, also after a
 //! crash. A [worker](workers) reads it once, derives the document ([`extract`]), writes document and compressed dump
-//! ([`archive`]) and rows ([`records_store`]), and removes it. One more thread removes the oldest days of the archive when
-//! that is limited ([`archive::retention`], [`archive::contents`]).
+//! ([`archive`]) and rows ([`records_store`]), and removes it. With `privacy.obfuscate_ip` all three pass [`privacy`] on their
+//! way; the dump itself never does. One more thread removes the oldest days of the archive when that is limited
+//! ([`archive::retention`], [`archive::contents`]).
 //!
 //! # Modules, in reading order
 //!
@@ -55,8 +56,6 @@
 //! | who may send | [`gate`], [`auth`], [`address`] | what a head says | sockets, dumps |
 //! | one record | [`collector`], [`session`], [`dump`], [`leftovers`], [`ended`], [`durability`] | descriptors of dumps | sockets |
 //! | after the end | [`workers`], [`archive`], [`records_store`], [`recovery`], [`dump_folder`], [`beneath`] | files, threads | sockets |
-//! | pure | [`protocol`], [`numbering`], [`blocks`], [`extract`], [`records`], [`client`], [`jobs`], [`reasons`] | serde | files, sockets, clock |
-//! | edges | [`config`], [`metrics`], [`logging`], [`signals`], [`systemd`], [`descriptors`] | their one crate | each other |
 //!
 //! Arrows point down only; a lower module tells the upper one what happened through what it returns. The collector,
 //! which must tell of things that happen to other connections, returns them as
@@ -112,6 +111,7 @@ pub mod leftovers;
 pub mod logging;
 pub mod metrics;
 pub mod numbering;
+pub mod privacy;
 pub mod protocol;
 pub mod reactor;
 pub mod reasons;
@@ -119,10 +119,12 @@ pub mod records;
 pub mod records_store;
 pub mod recovery;
 pub mod reload;
+pub mod rooms;
 pub mod serve;
 pub mod session;
 pub mod signals;
 pub mod systemd;
 pub mod tls;
 pub mod websocket;
+pub mod whole_sync;
 pub mod workers;

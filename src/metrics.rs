@@ -83,6 +83,10 @@ tally! {
             "Waiting sessions whose client came back";
         sessions_taken_over = "rtcstats_sessions_taken_over_total",
             "Open sessions that moved to a newer connection of their client";
+        sessions_joined = "rtcstats_sessions_joined_total",
+            "Waiting sessions whose client came back under a new id (breakout rooms)";
+        sessions_unjoined = "rtcstats_sessions_unjoined_total",
+            "Sessions that may be the rest of another one (breakout rooms), without anything to be sure by";
         sessions_displaced = "rtcstats_sessions_displaced_total",
             "Idle sessions finished because a limit on open sessions left no room for a new one";
         orphans_recovered = "rtcstats_orphans_recovered_total",

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{Level, error, info, warn};
+use log::{Level, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags};
@@ -28,7 +28,6 @@ use crate::collector::{Collector, Effect, Ending, Now};
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionLimits, ConnectionLines, Step, Turn};
 use crate::descriptors::{self, Shares};
-use crate::dump_folder::DumpFolder;
 use crate::gate::Gate;
 use crate::limited;
 use crate::logging::{RateLimit, chain, value};
@@ -159,8 +158,6 @@ pub struct Parts {
     pub signals: Signals,
     /// The service manager.
     pub supervisor: Supervisor,
-    /// The dump folder.
-    pub folder: Arc<DumpFolder>,
     /// The record keeper.
     pub collector: Collector,
     /// The workers' desk.
@@ -196,7 +193,6 @@ pub struct Reactor {
     supervisor: Supervisor,
     /// When the watchdog is to be fed next; with no watchdog, a housekeeping turn like any other.
     watchdog_due: Instant,
-    folder: Arc<DumpFolder>,
     config: Config,
     limits: ConnectionLimits,
     shares: Shares,
@@ -246,7 +242,6 @@ impl Reactor {
             is_listener_passed,
             mut signals,
             supervisor,
-            folder,
             ..
         } = parts;
         let failed = |what| move |source| ReactorError::Register { what, source };
@@ -268,7 +263,6 @@ impl Reactor {
             signals,
             supervisor,
             watchdog_due: now.instant,
-            folder,
             limits: connection_limits(&config),
             shares,
             open_files_max,
@@ -752,14 +746,11 @@ impl Reactor {
         self.collector.check_folder(&mut self.tally, now);
         self.collector.shrink();
         self.desk.shrink();
-        if let Some(free_bytes) = self.collector.check_disk() {
+        if let Some(free_bytes) = self.collector.check_disk(now) {
             self.free_bytes = free_bytes;
         }
         if let Some(tls) = self.tls.as_mut().filter(|tls| tls.has_changed()) {
             reload::certificate(tls);
-        }
-        if let Err(cause) = self.folder.beat() {
-            error!("disk.error err={}", value(format_args!("cannot touch the lock: {cause}")));
         }
         self.oldest_pending = self.desk.oldest_pending(now.wall);
     }

@@ -40,12 +40,6 @@ pub enum StartError {
     /// The dump folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// A setting that this version knows and cannot honour; to go on without it would break what it promises.
-    #[error("{setting} is not available in this version: remove it")]
-    Unavailable {
-        /// Key and value.
-        setting: &'static str,
-    },
     /// A socket that systemd passed.
     #[error(transparent)]
     PassedSocket(#[from] PassedSocketError),
@@ -88,7 +82,6 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start, or the loop cannot go on.
 pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
-    refuse_unavailable(&config)?;
     let failed = |what| move |source| StartError::System { what, source };
     let mut supervisor = Supervisor::from_env().map_err(failed("the notification socket"))?;
     let descriptors = descriptors::raise_limit().map_err(failed("the descriptor limit"))?;
@@ -126,7 +119,7 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
 
     let open_files_max = config.dump.open_files_max.unwrap_or_else(|| to_usize(descriptors.soft / 4));
     let shares = shares(&config, descriptors.soft);
-    let dumps = DumpStore::new(Arc::clone(&folder), open_files_max, Some(leftovers));
+    let dumps = DumpStore::new(folder, open_files_max, Some(leftovers));
     let mut collector = Collector::new(reactor::collector_settings(&config), dumps, last_heartbeat);
     if let Some(durability) = durability {
         collector = collector.with_durability(durability);
@@ -151,7 +144,6 @@ pub fn run(config: Config, mut reload: ReloadSource) -> Result<(), StartError> {
         is_listener_passed,
         signals,
         supervisor,
-        folder,
         collector,
         desk: Desk::new(workers),
         metrics,
@@ -173,16 +165,9 @@ fn worker_settings(
         folder: Arc::clone(folder),
         archive: config.archive.clone(),
         records: config.records.clone(),
+        privacy: config.privacy.clone(),
         limits: config.limits.clone(),
         last_heartbeat,
-    }
-}
-
-fn refuse_unavailable(config: &Config) -> Result<(), StartError> {
-    let unavailable = [(config.privacy.obfuscate_ip, "privacy.obfuscate_ip = true")];
-    match unavailable.into_iter().find(|(is_set, _)| *is_set) {
-        Some((_, setting)) => Err(StartError::Unavailable { setting }),
-        None => Ok(()),
     }
 }
 

@@ -15,6 +15,9 @@ use crate::client::{ConnectionInfo, SessionId};
 use crate::dump::DumpFile;
 use crate::numbering;
 use crate::reactor::slots::{SlotId, Slots};
+use crate::rooms::{Kin, Rooms};
+
+mod join;
 
 /// One entry in so many is acknowledged as soon as it is durable. The client's buffer spans 1000 consecutive
 /// entries and shrinks only when an acknowledged number is found in it, so this must be well below 1000.
@@ -239,7 +242,7 @@ pub enum State {
 /// One session.
 #[derive(Debug)]
 pub struct Session {
-    /// Its id.
+    /// Its id: the one that its client uses now.
     pub id: SessionId,
     /// Who feeds it.
     pub state: State,
@@ -269,6 +272,12 @@ pub struct Session {
     pub last_entry_order: u64,
     /// When the newest number was last acknowledged.
     pub acknowledged_at: Instant,
+    /// Set when its rest may come under another id.
+    kin: Option<Kin>,
+    /// Whether its identity named a parent, as it does in breakout rooms.
+    pub has_parent: bool,
+    /// Whether its client said that it comes back, with an id that nobody knew, and has sent nothing yet.
+    pub may_continue: bool,
     /// Whether it stands in the collector's queue of sessions to be flushed.
     pub flush_pending: bool,
     /// Whether it stands in the collector's queue of sessions to be acknowledged.
@@ -299,6 +308,9 @@ impl Session {
             last_entry: now,
             last_entry_order: 0,
             acknowledged_at: now,
+            kin: None,
+            has_parent: false,
+            may_continue: false,
             flush_pending: false,
             acknowledge_pending: false,
         }
@@ -315,6 +327,12 @@ impl Session {
     #[must_use]
     pub fn must_return(&self) -> bool {
         self.is_of_url && self.is_numbered()
+    }
+
+    /// Whether its client is gone and its last lines could not be written.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self.state, State::Waiting { .. }) && !self.buffer.is_empty()
     }
 
     /// Whether it has had a numbered entry.
@@ -421,6 +439,8 @@ pub struct Sessions {
     slots: Slots<Session>,
     /// The session that an id in a URL resumes or takes over.
     by_url: HashMap<SessionId, SlotId>,
+    /// Those of breakout rooms.
+    rooms: Rooms,
     /// Waiting sessions by deadline. The grace is one constant, so the queue is in order; entries of sessions
     /// that were resumed meanwhile are stale and skipped.
     waiting: VecDeque<(Instant, SlotId)>,
@@ -440,6 +460,7 @@ impl Sessions {
         Self {
             slots: Slots::default(),
             by_url: HashMap::new(),
+            rooms: Rooms::default(),
             waiting: VecDeque::new(),
             waiting_count: 0,
             ended: HashMap::new(),
@@ -514,6 +535,9 @@ impl Sessions {
         if self.by_url.get(&found.id) == Some(&session) {
             self.by_url.remove(&found.id);
         }
+        if let Some(kin) = found.kin {
+            self.rooms.leave(kin, session);
+        }
         Some(found)
     }
 
@@ -556,6 +580,7 @@ impl Sessions {
         if let Some(found) = self.slots.find_mut(session) {
             found.ledger = Ledger::recovered(last);
             found.continues_from = (last > 0).then_some(last);
+            found.may_continue = is_reconnect && last == 0;
         }
         Arrival::Fresh(session)
     }
@@ -660,6 +685,16 @@ impl Sessions {
         }
         self.queue_waiting(session, deadline);
         Departure::Wait
+    }
+
+    /// A session that was fed until now waits until `deadline`, with lines that could not be written.
+    pub fn hold(&mut self, session: SlotId, deadline: Instant) {
+        let Some(found) = self.slots.find_mut(session) else { return };
+        if matches!(std::mem::replace(&mut found.state, State::Waiting { deadline }), State::Waiting { .. }) {
+            // Its entry in the queue is stale now.
+            self.waiting_count -= 1;
+        }
+        self.queue_waiting(session, deadline);
     }
 
     /// The next waiting session whose time is up at `now`, or the oldest one while there are more than allowed. The

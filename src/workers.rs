@@ -36,7 +36,7 @@ use log::warn;
 
 use crate::archive::Archive;
 use crate::archive::retention::Limits;
-use crate::config::{ArchiveConfig, LimitsConfig, RecordsConfig, WorkersConfig};
+use crate::config::{ArchiveConfig, LimitsConfig, PrivacyConfig, RecordsConfig, WorkersConfig};
 use crate::dump_folder::DumpFolder;
 use crate::extract::ExtractLimits;
 use crate::jobs::{Job, JobOutcome, Step, Wake};
@@ -61,6 +61,8 @@ pub struct WorkerSettings {
     pub archive: ArchiveConfig,
     /// What is derived from them.
     pub records: RecordsConfig,
+    /// What is cut from both.
+    pub privacy: PrivacyConfig,
     /// What bounds reading them.
     pub limits: LimitsConfig,
     /// The last sign of life of the server before.
@@ -143,6 +145,8 @@ struct Shared {
     is_archiving: bool,
     records: RecordsStore,
     is_recording: bool,
+    /// Whether addresses are cut from what is archived and recorded.
+    is_cutting: bool,
     app_environment: String,
     gzip_level: u32,
     limits: ExtractLimits,
@@ -331,6 +335,7 @@ impl Shared {
             is_archiving: settings.archive.enabled,
             records: RecordsStore::default(),
             is_recording: settings.records.enabled,
+            is_cutting: settings.privacy.obfuscate_ip,
             app_environment: settings.records.app_environment.clone(),
             gzip_level: settings.archive.gzip_level,
             limits: ExtractLimits::from(&settings.limits),

@@ -5,10 +5,12 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rtcstats_server::extract::user_agent::{BrowserInfo, StatsFormat};
 use rtcstats_server::extract::{self, ExtractError, ExtractLimits, Options};
+use rtcstats_server::privacy;
 use serde_json::Value;
 
 /// The folder with the data, if it is there.
@@ -225,4 +227,59 @@ fn every_user_agent_gives_what_the_reference_finds() {
     }
     assert_eq!(table.as_array().unwrap().len(), 203);
     assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// What looks like an address and is more than a network, found in another way than the product does: word by word.
+fn whole_addresses(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == ':'));
+    let words =
+        words.flat_map(|word| [Some(word), word.rsplit_once(':').map(|(host, _port)| host)]).flatten();
+    let is_whole = |word: &&str| match word.parse::<IpAddr>() {
+        Ok(IpAddr::V4(v4)) => v4.octets()[3] != 0 && !v4.is_loopback(),
+        Ok(IpAddr::V6(v6)) => v6.segments()[3..] != [0; 5] && v6.segments()[0] > 0xff,
+        Err(_) => false,
+    };
+    words.filter(is_whole).map(str::to_owned).collect()
+}
+
+/// In dumps of real clients no address is left, lines that are JSON stay JSON, and what follows from the copy is what
+/// follows from the dump but for the addresses and the sizes.
+#[test]
+fn real_dumps_are_cut_and_keep_their_features() {
+    let Some(folder) = conformance() else { return };
+    let (mut found, mut failures) = (0, Vec::new());
+    for name in names(&folder) {
+        let bytes = dump(&folder, &name);
+        let cut = privacy::cut(bytes.clone());
+        let text = String::from_utf8_lossy(&bytes);
+        let cut_text = String::from_utf8_lossy(&cut);
+        found += whole_addresses(&text).len();
+        let left = whole_addresses(&cut_text);
+        if !left.is_empty() {
+            failures.push(format!("{name}: {:?} are left", &left[..left.len().min(5)]));
+        }
+        for (number, (line, cut)) in text.lines().zip(cut_text.lines()).enumerate() {
+            let is_json = |line: &str| serde_json::from_str::<Value>(line).is_ok();
+            if is_json(line) != is_json(cut) {
+                failures.push(format!("{name}:{}: JSON is broken", number + 1));
+            }
+        }
+        let document = |dump: &[u8]| {
+            extract::extract(dump, &options(false, &name)).map(|document| serde_json::to_vec(&document))
+        };
+        let (Ok(Ok(of_dump)), Ok(Ok(of_copy))) = (document(&bytes), document(&cut)) else {
+            failures.push(format!("{name}: no document"));
+            continue;
+        };
+        let parse = |text: Vec<u8>| serde_json::from_slice::<Value>(&text).unwrap_or_default();
+        let (mut of_dump, mut of_copy) = (parse(privacy::cut(of_dump)), parse(of_copy));
+        for document in [&mut of_dump, &mut of_copy] {
+            if let Some(metrics) = document["features"]["metrics"].as_object_mut() {
+                metrics.retain(|name, _| !name.ends_with("Bytes"));
+            }
+        }
+        differences(&of_dump, &of_copy, &name, &[], &mut failures);
+    }
+    assert!(found > 500, "{found} addresses: the data are not what they were");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

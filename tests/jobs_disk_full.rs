@@ -108,6 +108,7 @@ fn a_full_archive_disk_delays_and_loses_nothing() {
         folder: Arc::clone(&folder),
         archive: config.archive,
         records: config.records,
+        privacy: config.privacy,
         limits: config.limits,
         last_heartbeat: None,
     };

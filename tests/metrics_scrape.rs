@@ -46,6 +46,8 @@ fn tally() -> Tally {
     tally.connections_upgraded = 111;
     tally.sessions_resumed = 112;
     tally.sessions_taken_over = 113;
+    tally.sessions_joined = 124;
+    tally.sessions_unjoined = 125;
     tally.sessions_displaced = 114;
     tally.orphans_recovered = 115;
     tally.dump_write_errors = 116;

@@ -282,6 +282,7 @@ mod tests {
             folder: Arc::clone(&folder),
             archive: config.archive,
             records: config.records,
+            privacy: config.privacy,
             limits: config.limits,
             last_heartbeat: None,
         };

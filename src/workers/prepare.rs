@@ -28,6 +28,7 @@ use crate::extract::Document;
 use crate::jobs::{Job, Origin, Step};
 use crate::logging::value;
 use crate::metrics::FeatureMetrics;
+use crate::privacy::{self, Cutter};
 use crate::records::Rows;
 use crate::records_store::Before;
 use crate::recovery::first_line::FirstLine;
@@ -39,13 +40,16 @@ const DEATHS_MAX: u64 = 2;
 pub(super) struct Bench {
     gzip: Gzip,
     buffer: Vec<u8>,
+    /// Takes memory once it is used.
+    cutter: Cutter,
     /// The disks of the days of the batch, each opened before anything was written to it: at most one per job.
     pub(super) disks: Vec<Disk>,
 }
 
 impl Bench {
     pub(super) fn new(gzip_level: u32) -> Self {
-        Self { gzip: Gzip::new(gzip_level), buffer: vec![0; source::BUFFER_BYTES], disks: Vec::new() }
+        let buffer = vec![0; source::BUFFER_BYTES];
+        Self { gzip: Gzip::new(gzip_level), buffer, cutter: Cutter::default(), disks: Vec::new() }
     }
 
     /// Makes everything anew that a panic may have left in any state.
@@ -184,7 +188,7 @@ fn read(
     };
     let archive_failure = |error: ArchiveError| Failure::new(Step::Archive, &error);
 
-    let Bench { gzip, buffer, disks } = bench;
+    let Bench { gzip, buffer, cutter, disks } = bench;
     let mut source = Source::new(&file, buffer);
     let first = FirstLine::parse(source.first_line().map_err(source_failure)?);
     let dump = Dump::describe(job, &stat, first);
@@ -193,7 +197,8 @@ fn read(
     if shared.is_archiving {
         open_disk(disks, &day).map_err(archive_failure)?;
         let packed = packed.insert(shared.archive.temporary(&day).map_err(archive_failure)?);
-        source.copy_to(Copy { gzip, file: packed.file() }).map_err(source_failure)?;
+        let cutter = shared.is_cutting.then_some(cutter);
+        source.copy_to(Copy { gzip, file: packed.file(), cutter }).map_err(source_failure)?;
     }
     let document = derive::read(&mut source, dump.known(job), shared.limits);
     // First what went wrong underneath: it is why the extraction could not go on.
@@ -237,11 +242,14 @@ impl Read<'_> {
     ) -> Result<(Option<Publication>, Vec<Rows>, Before), Failure> {
         let Self { shared, job, dump, day, document, was_begun } = self;
         let known = dump.known(job);
+        // The document has the addresses of the dump, so all that is written down of it is cut here.
+        let published = |text: Vec<u8>| if shared.is_cutting { privacy::cut(text) } else { text };
         let rows = |document: &Document| {
             if !shared.is_recording {
                 return Vec::new();
             }
-            derive::rows(document, known, &shared.app_environment)
+            let rows = derive::rows(document, known, &shared.app_environment).into_iter();
+            rows.map(|rows| Rows { lines: published(rows.lines), ..rows }).collect()
         };
         let Some((packed, content)) = copy else {
             derive::locate(document, known, dump.day, &job.name);
@@ -263,7 +271,8 @@ impl Read<'_> {
             return Ok((None, rows(document), before));
         }
         let text = serde_json::to_vec(document).map_err(|error| Failure::new(Step::Extract, &error))?;
-        Ok((Some(Publication { slot, packed, document: text }), rows(document), before))
+        let publication = Publication { slot, packed, document: published(text) };
+        Ok((Some(publication), rows(document), before))
     }
 }
 

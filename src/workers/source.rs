@@ -1,12 +1,14 @@
 //! One pass over a dump: the bytes that the extraction reads are, in the same buffer, those that are archived.
 //!
 //! Owns the position in the file and remembers what went wrong, with reading or with the copy, for the extraction
-//! only sees that it did. Never holds more than its buffer.
+//! only sees that it did. Never holds more than its buffer, and the cutter's where addresses are cut on the way to the
+//! copy; the extraction reads the dump as it came, so that nothing that is derived depends on that setting.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 
 use crate::archive::gzip::{Content, Gzip};
+use crate::privacy::Cutter;
 
 /// Bytes that are read in one go.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
@@ -37,6 +39,32 @@ pub(super) struct Copy<'a> {
     pub(super) gzip: &'a mut Gzip,
     /// Into this.
     pub(super) file: &'a mut File,
+    /// Without the addresses, if this is there.
+    pub(super) cutter: Option<&'a mut Cutter>,
+}
+
+impl Copy<'_> {
+    fn begin(&mut self) {
+        self.gzip.begin();
+        if let Some(cutter) = &mut self.cutter {
+            cutter.begin();
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), SourceError> {
+        let Self { gzip, file, cutter } = self;
+        let fed = match cutter {
+            Some(cutter) => cutter.feed(bytes, |piece| gzip.feed(piece, file)),
+            None => gzip.feed(bytes, file),
+        };
+        fed.map_err(SourceError::Copy)
+    }
+
+    fn end(self) -> Result<Content, SourceError> {
+        let Self { gzip, file, cutter } = self;
+        let rest = cutter.map_or(Ok(()), |cutter| cutter.end(|piece| gzip.feed(piece, file)));
+        rest.and_then(|()| gzip.end(file)).map_err(SourceError::Copy)
+    }
 }
 
 impl<'a> Source<'a> {
@@ -66,9 +94,9 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// When the copy cannot be written.
-    pub(super) fn copy_to(&mut self, copy: Copy<'a>) -> Result<(), SourceError> {
-        copy.gzip.begin();
-        copy.gzip.feed(self.filled(), copy.file).map_err(SourceError::Copy)?;
+    pub(super) fn copy_to(&mut self, mut copy: Copy<'a>) -> Result<(), SourceError> {
+        copy.begin();
+        copy.feed(self.filled())?;
         self.copy = Some(copy);
         Ok(())
     }
@@ -91,8 +119,7 @@ impl<'a> Source<'a> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let end = |copy: Copy<'_>| copy.gzip.end(copy.file).map_err(SourceError::Copy);
-        Ok((self.copy.map(end).transpose()?, self.size_bytes))
+        Ok((self.copy.map(Copy::end).transpose()?, self.size_bytes))
     }
 
     fn filled(&self) -> &[u8] {
@@ -117,7 +144,7 @@ impl<'a> Source<'a> {
         self.size_bytes += self.end as u64;
         let filled = self.buffer.get(..self.end).unwrap_or_default();
         match &mut self.copy {
-            Some(copy) => copy.gzip.feed(filled, copy.file).map_err(SourceError::Copy),
+            Some(copy) => copy.feed(filled),
             None => Ok(()),
         }
     }
@@ -183,7 +210,7 @@ mod tests {
                 let mut source = Source::new(&opened, &mut buffer);
                 let first = source.first_line().unwrap().len();
                 assert_eq!(first, content.iter().position(|byte| *byte == b'\n').map_or(bytes, |at| at + 1));
-                source.copy_to(Copy { gzip: &mut gzip, file: packed.as_file_mut() }).unwrap();
+                source.copy_to(Copy { gzip: &mut gzip, file: packed.as_file_mut(), cutter: None }).unwrap();
                 let mut read = Vec::new();
                 (&mut source).take(read_bytes).read_to_end(&mut read).unwrap();
                 assert_eq!(read, content[..bytes.min(usize::try_from(read_bytes).unwrap())]);
@@ -196,6 +223,32 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_cut_from_the_copy_and_not_from_what_is_read() {
+        let content: String = (1..200).map(|last| format!("[\"entry\",\"203.0.113.{last}\"]\n")).collect();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        let opened = file.reopen().unwrap();
+        let (mut gzip, mut cutter, mut packed) =
+            (Gzip::new(1), Cutter::default(), tempfile::NamedTempFile::new().unwrap());
+        // What was given up before leaves nothing.
+        cutter.feed(b"left", |_| Ok::<(), io::Error>(())).unwrap();
+        // Lines are divided by the ends of this buffer.
+        let mut buffer = [0; 100];
+        let mut source = Source::new(&opened, &mut buffer);
+        let first = source.first_line().unwrap().to_owned();
+        assert_eq!(first, content.lines().next().map(|line| format!("{line}\n")).unwrap().as_bytes());
+        let copy = Copy { gzip: &mut gzip, file: packed.as_file_mut(), cutter: Some(&mut cutter) };
+        source.copy_to(copy).unwrap();
+        let mut read = String::new();
+        source.read_to_string(&mut read).unwrap();
+        assert_eq!(read, content);
+        let (told, size_bytes) = source.finish().unwrap();
+        let cut = "[\"entry\",\"203.0.113.0\"]\n".repeat(199);
+        assert_eq!(unpack(packed.path()), cut.as_bytes());
+        assert_eq!((told.unwrap().size as usize, size_bytes), (cut.len(), content.len() as u64));
+    }
+
+    #[test]
     fn an_error_is_remembered_with_its_side() {
         let (file, _) = dump(3_000_000);
         let (writable, unwritable) = (file.reopen().unwrap(), File::open(file.path()).unwrap());
@@ -203,7 +256,7 @@ mod tests {
         let mut gzip = Gzip::new(0);
         let mut source = Source::new(&writable, &mut buffer);
         let mut target = unwritable;
-        source.copy_to(Copy { gzip: &mut gzip, file: &mut target }).unwrap();
+        source.copy_to(Copy { gzip: &mut gzip, file: &mut target, cutter: None }).unwrap();
         // Level 0 does not compress, so the output buffer is full long before the dump ends.
         io::copy(&mut source, &mut io::sink()).unwrap_err();
         assert!(matches!(source.finish(), Err(SourceError::Copy(_))));

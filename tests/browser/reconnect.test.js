@@ -19,12 +19,12 @@ before(async () => {
 after(() => browser?.close());
 
 /** Traces entries while `trouble` happens to the network, leaves, and checks the archive. */
-async function checkNothingLost({ entries, perSecond }, trouble) {
+async function checkNothingLost({ entries, perSecond, isBreakoutRoom = false }, trouble) {
     const server = await Server.start({ LIMITS_IDLE_S: 10 });
     const proxy = await Proxy.start(server.port);
 
     try {
-        const page = await browser.open(proxy.port, { pingInterval: 30_000 });
+        const page = await browser.open(proxy.port, { pingInterval: 30_000, isBreakoutRoom });
 
         await page.connected();
         const tracing = page.traceEntries(entries, perSecond);
@@ -136,4 +136,15 @@ test('a kill of the server', () => checkNothingLost(SLOW, async ({ page, server 
     await traced(page, 100);
     await server.end('SIGKILL');
     await server.run();
+}));
+
+// The client has a new id each time, and the server finds the dump all the same.
+test('resets in a breakout room', () => checkNothingLost({ ...SLOW, isBreakoutRoom: true }, async ({ page, proxy }) => {
+    for (const count of [ 5, 150, 250 ]) {
+        await traced(page, count);
+        const before = proxy.accepted;
+
+        proxy.reset();
+        await until('the client is back', () => proxy.accepted > before);
+    }
 }));

@@ -175,6 +175,9 @@ impl Client {
 
     fn connect(&mut self) {
         let is_reconnect = self.connections > 0;
+        if is_reconnect && self.trace.habits.is_in_breakout_room {
+            self.trace.take_new_id(&mut self.rng);
+        }
         self.connections += 1;
         let stream = self.server.now().and_then(|address| TcpStream::connect(address).ok());
         let Some(stream) = stream else { return self.closed(1006) };

@@ -14,15 +14,16 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use crate::client::{Client, Leave, Plan, Whereabouts};
 use crate::kills::{scaled, settle};
 use crate::record::{Figures, Record};
+use crate::support::frames;
 use crate::support::{Rng, Settings, TestServer, Upgrade, WsClient};
 use crate::trace::{Habits, Trace};
 
 /// A file system in memory, unmounted when dropped.
-struct Tmpfs(PathBuf);
+pub(crate) struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     /// At the place of the dump folder; `None`, loudly, where that is not allowed.
-    fn mount(settings: &Settings, size: &str) -> Option<Self> {
+    pub(crate) fn mount(settings: &Settings, size: &str) -> Option<Self> {
         let path = settings.root().join("temp");
         std::fs::create_dir(&path).unwrap();
         let options = format!("size={size}");
@@ -42,24 +43,78 @@ impl Tmpfs {
         let status = Command::new("mount").args(["-o", &options]).arg(&self.0).stderr(Stdio::null()).status();
         status.unwrap().success()
     }
-
-    /// Fills it up to the last byte, or until so many are left; the file that did it.
-    fn fill(&self, left: u64) -> PathBuf {
-        let path = self.0.join(".filler");
-        let mut file = std::fs::File::create(&path).unwrap();
-        let free = || {
-            let stat = rustix::fs::statvfs(&self.0).unwrap();
-            stat.f_bavail * stat.f_frsize
-        };
-        while free() > left && file.write_all(&[7; 4096]).is_ok() {}
-        path
-    }
 }
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// A disk of its own: ext4 in a file, unmounted when dropped.
+struct Ext4 {
+    image: PathBuf,
+    path: PathBuf,
+}
+
+impl Ext4 {
+    /// At the place of the dump folder; `None`, loudly, where that is not allowed.
+    fn mount(settings: &Settings, size: u64) -> Option<Self> {
+        let (image, path) = (settings.root().join("image"), settings.root().join("temp"));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(size).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).output();
+        let disk = Self { image, path };
+        match made {
+            Ok(output) if output.status.success() && disk.mount_again() => {
+                // No dump of anybody.
+                std::fs::remove_dir(disk.path.join("lost+found")).unwrap();
+                Some(disk)
+            }
+            other => {
+                eprintln!("SKIPPED: an ext4 of its own cannot be made or mounted here: {other:?}");
+                None
+            }
+        }
+    }
+
+    fn mount_again(&self) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop,errors=remount-ro"]).arg(&self.image).arg(&self.path);
+        mount.output().is_ok_and(|output| output.status.success())
+    }
+
+    /// The file system finds an error in itself, and lets nobody write any more, whoever has files open.
+    fn fail(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let here = self.path.to_str().unwrap();
+        let mount = mounts.lines().find(|line| line.split(' ').nth(1) == Some(here)).unwrap();
+        let device = mount.split(' ').next().unwrap().trim_start_matches("/dev/");
+        let failed = std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1");
+        failed.inspect_err(|error| eprintln!("SKIPPED: ext4 cannot be made to fail here: {error}")).is_ok()
+    }
+
+    fn unmount(&self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+impl Drop for Ext4 {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+/// Fills the file system of `folder` up to the last byte, or until so many are left; the file that did it.
+fn fill(folder: &Path, left: u64) -> PathBuf {
+    let path = folder.join(".filler");
+    let mut file = std::fs::File::create(&path).unwrap();
+    let free = || {
+        let stat = rustix::fs::statvfs(folder).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    while free() > left && file.write_all(&[7; 4096]).is_ok() {}
+    path
 }
 
 /// Clients that trace for a while and then wait until all is well.
@@ -77,7 +132,7 @@ impl Crowd {
         let calm = Arc::new(AtomicBool::new(false));
         let one = |index: u64| {
             let plan = Plan::roll(&mut rng, tracing_ms, 6, Leave::Settled);
-            let habits = Habits { is_legacy: false, odd_shapes: 0, giant: 0 };
+            let habits = Habits::default();
             let trace = Trace::new(&mut rng, habits);
             let (rng, calm) = (Rng::new(rng.next()), Arc::clone(&calm));
             let client = Client::new(trace, Plan { floods: 0, ..plan }, rng, whereabouts.clone(), calm);
@@ -108,13 +163,26 @@ fn check(server: TestServer, records: &[Record], what: &str) -> Figures {
 #[test]
 fn a_full_disk_loses_nothing() {
     let settings = scaled();
-    let Some(disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    fill_again_and_again(settings, 70);
+}
+
+/// The same on a file system that gives a file its blocks late, and with every acknowledgement behind a sync.
+#[test]
+fn a_full_ext4_loses_nothing_that_was_synced() {
+    let settings = scaled().set("dump.durability", "power");
+    let Some(_disk) = Ext4::mount(&settings, 24 << 20) else { return };
+    fill_again_and_again(settings, 76);
+}
+
+fn fill_again_and_again(settings: Settings, seed: u64) {
     let server = settings.start();
-    let crowd = Crowd::start(&server, 70, 1_500, 4, 0);
+    let crowd = Crowd::start(&server, seed, 1_500, 4, 0);
+    let closed = "rtcstats_connections_closed_total{reason=\"storage_error\"}";
     for _ in 0..3 {
         crate::pass(Duration::from_millis(200));
-        let filler = disk.fill(0);
-        server.wait_for_metric("rtcstats_connections_closed_total{reason=\"storage_error\"}", 1.0);
+        let filler = fill(&server.dump_path(""), 0);
+        server.wait_for_metric(closed, 1.0);
         crate::pass(Duration::from_millis(150));
         std::fs::remove_file(filler).unwrap();
     }
@@ -123,12 +191,108 @@ fn a_full_disk_loses_nothing() {
     check(server, &records, "full disk");
 }
 
+/// What comes together with the good-bye of a client while the disk is full is kept until there is room: nobody has it any
+/// more. So is the rest of a back end that is gone.
+#[test]
+fn the_last_lines_of_a_client_that_leaves_are_kept_until_they_can_be_written() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 60).set("dump.flush_interval_ms", 1_000);
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let (left, never_written, closed) = (Session::new("left"), Session::new("never"), Session::new("closed"));
+    let mut socket = left.connect(&server, 0);
+    (1..=5).for_each(|number| left.send(&mut socket, number));
+    server.wait_until("it is written", || server.dump_path("left").is_file().then_some(()));
+    let mut other_socket = never_written.connect(&server, 0);
+    let mut back_end = WsClient::open(server.ingest, &Upgrade::back_end("3.1_STANDARD"));
+    let filler = fill(&server.dump_path(""), 0);
+
+    let good_bye = frames::close(Some(3001), "");
+    socket.send_bytes(&[left.messages(6..=400), good_bye.clone()].concat());
+    other_socket.send_bytes(&[never_written.messages(1..=400), good_bye].concat());
+    let close = crate::support::script::message(&closed.id, "close", None);
+    let close = frames::message(frames::TEXT, close.as_bytes());
+    back_end.send_bytes(&[closed.messages(1..=400), close].concat());
+    back_end.round_trip();
+    socket.expect_close(3001);
+    other_socket.expect_close(3001);
+    server.wait_for_metric("rtcstats_dump_write_errors_total", 3.0);
+    std::fs::remove_file(filler).unwrap();
+    [left, never_written, closed].iter().for_each(|session| session.expect_archived(&server, 400));
+    assert_eq!(server.metric("rtcstats_session_error_count"), 0.0);
+}
+
+/// There is a limit to what is kept: the session that waits longest is finished with what its dump has.
+#[test]
+fn of_too_many_last_lines_the_oldest_are_given_up() {
+    let settings = scaled()
+        .set("sessions.reconnect_grace_s", 60)
+        .set("limits.waiting_sessions", 1)
+        .set("dump.flush_interval_ms", 1_000);
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let (first, second) = (Session::new("first"), Session::new("second"));
+    let mut sockets = [&first, &second].map(|session| {
+        let mut socket = session.connect(&server, 0);
+        (1..=100).for_each(|number| session.send(&mut socket, number));
+        socket
+    });
+    for socket in &mut sockets {
+        assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
+    }
+    let filler = fill(&server.dump_path(""), 0);
+    for (session, socket) in [&first, &second].iter().zip(&mut sockets) {
+        socket.send_bytes(&[session.messages(101..=400), frames::close(Some(3001), "")].concat());
+        socket.expect_close(3001);
+    }
+    server.wait_for_metric("rtcstats_waiting_sessions_finished_total{reason=\"too_many\"}", 1.0);
+    first.expect_archived(&server, 100);
+    std::fs::remove_file(filler).unwrap();
+    second.expect_archived(&server, 400);
+    assert_eq!(server.metric("rtcstats_session_error_count"), 1.0);
+}
+
+/// The file system fails for good under open sessions: whatever still says that it can be written, nobody is greeted, and
+/// on the next start everything is there that was acknowledged.
+#[test]
+fn a_file_system_that_fails_keeps_what_was_acknowledged() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 60);
+    let Some(disk) = Ext4::mount(&settings, 24 << 20) else { return };
+    let server = settings.start();
+    let session = Session::new("failed");
+    let mut socket = session.connect(&server, 0);
+    (1..=100).for_each(|number| session.send(&mut socket, number));
+    assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
+    // `process` says nothing about a disk that fails before it was written.
+    assert!(Command::new("sync").arg("-f").arg(server.dump_path("")).status().unwrap().success());
+    if !disk.fail() {
+        return;
+    }
+    session.send(&mut socket, 101);
+    socket.expect_close(1013);
+    server.wait_until("it is refused", || {
+        WsClient::try_connect(server.ingest, &session.upgrade(true))
+            .unwrap()
+            .err()
+            .filter(|answer| answer.status == 503)
+    });
+    assert_eq!(crate::support::http::get(server.ingest, "/healthcheck").status, 200);
+    let settings = server.settings();
+    assert!(server.stop().status.success());
+    disk.unmount();
+    assert!(disk.mount_again());
+    let server = settings.start();
+    let mut socket = session.connect(&server, 100);
+    session.send(&mut socket, 101);
+    socket.close(3001);
+    session.expect_archived(&server, 101);
+}
+
 /// Below the floor nobody new is let in, and nobody comes back, which would reset a client's patience; who is open goes
 /// on. Above it all is well again by itself.
 #[test]
 fn below_the_floor_new_sessions_are_refused_and_open_ones_go_on() {
     let settings = scaled().set("dump.min_free_bytes", 2 << 20);
-    let Some(disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
     let server = settings.start();
     let (mut open, away) = (Session::new("open"), Session::new("away"));
     let mut open_socket = open.connect(&server, 0);
@@ -136,7 +300,7 @@ fn below_the_floor_new_sessions_are_refused_and_open_ones_go_on() {
     away.send(&mut away_socket, 1);
     away_socket.reset();
     server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", 1.0);
-    let filler = disk.fill(1 << 20);
+    let filler = fill(&server.dump_path(""), 1 << 20);
     let refusals = "rtcstats_connections_refused_total{reason=\"disk_full\"}";
     for session in [&Session::new("new"), &away] {
         server.wait_until("connections are refused", || {
@@ -208,14 +372,16 @@ fn finishing_is_tried_again() {
     session.expect_archived(&server, 1);
 }
 
-/// Every write to a dump fails for a while.
+/// Every write to a dump fails for a while, in every way in which one can, and once so that it cannot even be cut back.
 #[test]
 fn write_errors_lose_nothing() {
     let server = scaled().start();
     let crowd = Crowd::start(&server, 71, 1_500, 4, 0);
-    for _ in 0..3 {
-        crate::pass(Duration::from_millis(200));
-        let Some(fault) = Fault::inject(&server, "writev:error=EIO") else {
+    let calls =
+        ["writev:error=EIO", "writev:error=EROFS", "writev:error=ENOSPC", "writev,ftruncate:error=EIO"];
+    for fault in calls {
+        crate::pass(Duration::from_millis(150));
+        let Some(fault) = Fault::inject(&server, fault) else {
             drop(crowd.end());
             return;
         };
@@ -381,6 +547,12 @@ impl Session {
 
     fn send(&self, socket: &mut WsClient, number: u64) {
         socket.send_text(&crate::support::script::entry_message(&self.id, &Self::line(number)));
+    }
+
+    /// Entries in one piece, so that none is written before what follows them is read.
+    fn messages(&self, numbers: std::ops::RangeInclusive<u64>) -> Vec<u8> {
+        let entry = |number| crate::support::script::entry_message(&self.id, &Self::line(number));
+        numbers.flat_map(|number| frames::message(frames::TEXT, entry(number).as_bytes())).collect()
     }
 
     /// Its only dump, once archived.

@@ -112,8 +112,8 @@ pub(crate) fn wait_until_archived(server: &TestServer) -> crate::support::Archiv
 fn live(mut rng: Rng, server: &Whereabouts, calm: &Arc<AtomicBool>) -> Vec<Record> {
     let mut records = Vec::new();
     while records.is_empty() || !calm.load(Ordering::Relaxed) {
-        let habits =
-            Habits { is_legacy: rng.one_in(5), odd_shapes: if rng.one_in(4) { 10 } else { 0 }, giant: 0 };
+        let (is_legacy, odd_shapes) = (rng.one_in(5), if rng.one_in(4) { 10 } else { 0 });
+        let habits = Habits { is_legacy, odd_shapes, ..Habits::default() };
         let (tracing_ms, burst_max) = (rng.between(100, 2_500), *rng.pick(&[2, 6, 15]));
         let plan = Plan::roll(&mut rng, tracing_ms, burst_max, Leave::Settled);
         let trace = Trace::new(&mut rng, habits);

@@ -26,6 +26,7 @@ mod kills;
 mod power;
 mod proxy;
 mod record;
+mod rooms;
 mod scale;
 mod schedules;
 mod sockets;

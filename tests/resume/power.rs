@@ -1,15 +1,16 @@
 //! `dump.durability = "power"`: the order of system calls, failing syncs, and restarts.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::disk::Tmpfs;
 use crate::kills::{scaled, settle};
 use crate::support::client::Incoming;
 use crate::support::script::entry_message;
-use crate::support::{TestServer, Upgrade, WsClient};
+use crate::support::{Settings, TestServer, Upgrade, WsClient};
 
 /// strace, attached to a server until dropped or ended.
 struct Tracer(Child);
@@ -166,6 +167,71 @@ fn a_failed_sync_is_never_a_success_later() {
     assert_eq!(dumps[1].connection_info()["server"]["continuesFrom"], 100);
     assert_eq!(dumps[1].lines().len(), 200, "101 to 300");
     assert!(dumps[0].lines().len() >= 100);
+}
+
+/// A file system that nothing is known of, unmounted when dropped: syncing it as a whole is not to be relied on.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    /// At the place of the dump folder; `None`, loudly, where that is not allowed.
+    fn mount(settings: &Settings) -> Option<Self> {
+        let [path, lower, upper, work] =
+            ["temp", "lower", "upper", "work"].map(|name| settings.root().join(name));
+        [&path, &lower, &upper, &work].into_iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let mounted =
+            Command::new("mount").args(["-t", "overlay", "-o", &options, "overlay"]).arg(&path).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(path)),
+            other => {
+                eprintln!("SKIPPED: a file system of its own cannot be mounted here: {other:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Many dumps are synced by one call where that call is known to tell the truth, elsewhere each by itself.
+#[test]
+fn many_dumps_are_synced_as_a_whole_only_where_that_can_be_trusted() {
+    const SESSIONS: usize = 80;
+    let settings = scaled().set("dump.durability", "power").set("dump.flush_interval_ms", 100);
+    let Some(_overlay) = Overlay::mount(&settings) else { return };
+    let server = settings.start();
+    server.expect_log("durability.one_by_one");
+    let Some(trace) = sync_many(&server, SESSIONS) else { return };
+    assert!(!trace.contains("syncfs("), "{trace:.2000}");
+    assert!(trace.matches("fdatasync(").count() >= SESSIONS, "{trace:.2000}");
+
+    let settings = scaled().set("dump.durability", "power").set("dump.flush_interval_ms", 100);
+    let Some(_tmpfs) = Tmpfs::mount(&settings, "32m") else { return };
+    let server = settings.start();
+    let Some(trace) = sync_many(&server, SESSIONS) else { return };
+    assert!(trace.contains("syncfs("), "{trace:.2000}");
+    assert!(trace.matches("fdatasync(").count() < SESSIONS, "{trace:.2000}");
+}
+
+/// So many sessions get a hundred entries in the same turn. What is synced until they are acknowledged.
+fn sync_many(server: &TestServer, sessions: usize) -> Option<String> {
+    let trace = server.root().join("trace");
+    let tracer = Tracer::attach(server, &["-e", "trace=fdatasync,fsync,syncfs"], &trace)?;
+    let ids: Vec<String> = (0..sessions).map(|n| format!("many-{n}")).collect();
+    let mut clients: Vec<_> = ids.iter().map(|id| WsClient::open(server.ingest, &upgrade(id))).collect();
+    server.pause();
+    for (client, id) in clients.iter_mut().zip(&ids) {
+        (1..=100).for_each(|number| send(client, id, number));
+    }
+    server.go_on();
+    clients.iter_mut().for_each(|client| expect_acknowledged(client, 100));
+    tracer.end();
+    Some(std::fs::read_to_string(trace).unwrap())
 }
 
 /// A server that is killed does not know what of its dumps was synced: it greets with 0 until it has made sure.

@@ -86,7 +86,26 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// `faults`: so many connections are treated badly, the rest, and all once `calm` is set, are left alone.
-    pub(crate) fn start(mut rng: Rng, faults: u64, server: Whereabouts, calm: Arc<AtomicBool>) -> Self {
+    pub(crate) fn start(rng: Rng, faults: u64, server: Whereabouts, calm: Arc<AtomicBool>) -> Self {
+        Self::start_with(Schedule::roll, rng, faults, server, calm)
+    }
+
+    /// As [`Proxy::start`], with both ends reset as the only fault, somewhere among the entries.
+    pub(crate) fn start_cutting(rng: Rng, faults: u64, server: Whereabouts, calm: Arc<AtomicBool>) -> Self {
+        let cut = |rng: &mut Rng| {
+            let after = rng.between(500, 60_000) as usize;
+            Schedule { fault: Fault::Cut, after, upwards: true, time: Duration::ZERO }
+        };
+        Self::start_with(cut, rng, faults, server, calm)
+    }
+
+    fn start_with(
+        roll: impl Fn(&mut Rng) -> Schedule + Send + 'static,
+        mut rng: Rng,
+        faults: u64,
+        server: Whereabouts,
+        calm: Arc<AtomicBool>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
@@ -97,7 +116,7 @@ impl Proxy {
                 if over.load(Ordering::Relaxed) {
                     break;
                 }
-                let mut schedule = Schedule::roll(&mut rng);
+                let mut schedule = roll(&mut rng);
                 if index >= faults || calm.load(Ordering::Relaxed) {
                     schedule.fault = Fault::None;
                 }

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use crate::support::script::entry_message;
+use serde_json::json;
+
+use crate::support::script::message;
 use crate::support::{Settings, TestServer, Upgrade, WsClient};
 
 /// Issue: ten thousand cost less than 10 MiB.
@@ -35,16 +37,29 @@ fn waiting_sessions_are_cheap_and_found_again() {
     );
 }
 
+/// Clients that work at the same time. The server gathers what is ready for some milliseconds when little is to be done,
+/// so one client after the other would mostly wait.
+const AT_ONCE: usize = 16;
+
 fn leave_waiting(server: &TestServer, numbers: std::ops::Range<usize>) {
     let end = numbers.end as f64;
-    for number in numbers {
-        let id = format!("{number:08x}-c9f8-489d-87ca-21263dec0642");
-        let mut client = WsClient::open(server.ingest, &Upgrade::browser(&id));
-        client.send_text(&entry_message(&id, "[\"t\",null,{},1700000000000,1]"));
-        client.round_trip();
-        client.reset();
-    }
+    std::thread::scope(|scope| {
+        for first in 0..AT_ONCE {
+            let numbers = numbers.clone().skip(first).step_by(AT_ONCE);
+            scope.spawn(move || numbers.for_each(|number| leave_one_waiting(server, number)));
+        }
+    });
     server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", end);
+}
+
+fn leave_one_waiting(server: &TestServer, number: usize) {
+    let id = format!("{number:08x}-c9f8-489d-87ca-21263dec0642");
+    let mut client = WsClient::open(server.ingest, &Upgrade::browser(&id));
+    // The dearest kind: one that may go on under another id.
+    let identity = json!(["identity", null, {"parentStatsSessionId": "p"}, 1_700_000_000_000_u64, 1]);
+    client.send_text(&message(&id, "identity", Some(&identity)));
+    client.round_trip();
+    client.reset();
 }
 
 fn resident_bytes(server: &TestServer) -> f64 {

@@ -77,6 +77,7 @@ fn schedule(mut rng: Rng, server: Whereabouts, calm: Arc<AtomicBool>) -> Record 
         is_legacy: rng.one_in(6),
         odd_shapes: if rng.one_in(4) { 10 } else { 0 },
         giant: if rng.one_in(20) { rng.between(2, plan.entries) } else { 0 },
+        is_in_breakout_room: false,
     };
     let trace = Trace::new(&mut rng, habits);
     let through = Whereabouts::default();

@@ -52,11 +52,10 @@ impl Element4 {
 struct Kept {
     number: u64,
     element4: Element4,
-    request: String,
 }
 
 /// What kind of client this is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Habits {
     /// `3.1_LEGACY`: whole requests are recorded.
     pub(crate) is_legacy: bool,
@@ -64,12 +63,16 @@ pub(crate) struct Habits {
     pub(crate) odd_shapes: u64,
     /// Number of an entry that is larger than the server takes; 0 = none.
     pub(crate) giant: u64,
+    /// 6.5: each connection has an id of its own.
+    pub(crate) is_in_breakout_room: bool,
 }
 
 /// One `trace` object.
 #[derive(Debug)]
 pub(crate) struct Trace {
     pub(crate) id: String,
+    /// The ids before it.
+    former_ids: Vec<String>,
     pub(crate) habits: Habits,
     seed: u64,
     /// Numbers given out so far; the first one is 1.
@@ -98,6 +101,7 @@ impl Trace {
     pub(crate) fn new(rng: &mut Rng, habits: Habits) -> Self {
         Self {
             id: rng.uuid(),
+            former_ids: Vec::new(),
             habits,
             seed: rng.next(),
             count: 0,
@@ -116,7 +120,7 @@ impl Trace {
         let number = self.count;
         let (element4, request) = self.request(number);
         let fate = if self.buffer.len() < BUFFER_ENTRIES_MAX {
-            self.buffer.push_back(Kept { number, element4, request: request.clone() });
+            self.buffer.push_back(Kept { number, element4 });
             Fate::Buffered
         } else if self.can_send {
             Fate::SentOnce
@@ -145,7 +149,7 @@ impl Trace {
         }
         (self.attempts, self.spent_ms) = (0, 0);
         self.can_send = true;
-        Reaction::Replay(self.buffer.iter().map(|kept| kept.request.clone()).collect())
+        Reaction::Replay(self.buffer.iter().map(|kept| self.request(kept.number).1).collect())
     }
 
     /// 6.4: the connection is gone; after how long, in scaled time, the next one is tried. `None`: never.
@@ -159,6 +163,16 @@ impl Trace {
         self.attempts += 1;
         self.spent_ms += delay_ms;
         Some(Duration::from_micros(delay_ms * 1000 / TIME_SCALE))
+    }
+
+    /// 6.5: what is in the buffer is addressed anew.
+    pub(crate) fn take_new_id(&mut self, rng: &mut Rng) {
+        self.former_ids.push(std::mem::replace(&mut self.id, rng.uuid()));
+    }
+
+    /// All ids that it has had.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &String> {
+        self.former_ids.iter().chain([&self.id])
     }
 
     /// Entries that the client could still send again.
@@ -187,7 +201,10 @@ impl Trace {
         let mut rng = Rng::new(self.seed ^ number.wrapping_mul(0x9e37_79b9));
         let clock = CLOCK + number;
         if number == 1 {
-            let identity = json!(["identity", null, {"confName": "room", "n": self.seed}, clock, 1]);
+            let mut identity = json!(["identity", null, {"confName": "room", "n": self.seed}, clock, 1]);
+            if self.habits.is_in_breakout_room {
+                identity[2]["parentStatsSessionId"] = self.seed.to_string().into();
+            }
             return (identity.to_string(), Element4::Number(1.0));
         }
         let size = match rng.between(0, 99) {
@@ -216,9 +233,8 @@ impl Trace {
 /// The examples of `protocol.md` 6.3, played on the simulated client itself.
 #[test]
 fn the_simulated_client_keeps_to_the_analysis() {
-    let habits = Habits { is_legacy: false, odd_shapes: 0, giant: 0 };
     let mut rng = Rng::new(1);
-    let mut trace = Trace::new(&mut rng, habits.clone());
+    let mut trace = Trace::new(&mut rng, Habits::default());
     assert_eq!(trace.entry(), None, "the gate is shut before `initial`");
     assert!(matches!(trace.sn(0.0, true), Reaction::Replay(all) if all.len() == 1));
     (1..1500).for_each(|_| assert!(trace.entry().is_some()));

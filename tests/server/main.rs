@@ -26,6 +26,7 @@ mod limits_table;
 mod lines;
 mod messages;
 mod metrics;
+mod privacy;
 mod retention;
 mod shutdown;
 mod systemd;

@@ -150,11 +150,3 @@ fn a_bad_configuration_stops_the_start() {
     assert_eq!(lines.len(), 1, "{:?}", exit.log);
     assert!(lines[0].contains("local.toml"), "{lines:?}");
 }
-
-/// A setting that cannot be honoured stops the start: nobody is left to believe that addresses are cut.
-#[test]
-fn what_is_not_available_is_refused() {
-    let (key, value) = ("privacy.obfuscate_ip", "true");
-    let exit = Settings::new().set(key, value).try_start().expect_err("it is not available");
-    assert!(exit.log.iter().any(|line| line.contains(key)), "{key}: {:?}", exit.log);
-}

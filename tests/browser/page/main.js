@@ -10,7 +10,7 @@ let trace;
 let numbered = 0;
 
 /** Hooks the client up and connects it. Everything it traces from now on is counted. */
-function start({ endpoint, pollInterval = 500, pingInterval = 1000 }) {
+function start({ endpoint, pollInterval = 500, pingInterval = 1000, isBreakoutRoom = false }) {
     trace = traceInit({
         endpoint,
         meetingFqn: 'browser-test',
@@ -26,7 +26,7 @@ function start({ endpoint, pollInterval = 500, pingInterval = 1000 }) {
     trace.statsEntry = counted(statsEntry);
     trace.identity = counted(identity);
     rtcStatsInit(trace, { pollInterval, sendSdp: true });
-    trace.connect(false);
+    trace.connect(isBreakoutRoom);
     trace.identity('identity', null, {
         applicationName: 'browser test',
         confName: 'browser-test@conference.localhost',

@@ -67,7 +67,7 @@ impl Keeper {
     pub(super) fn run(mut self) {
         while !self.shared.is_stopping() {
             let begun = clocks().1;
-            let is_flawed = self.look();
+            let is_flawed = self.look(Self::keep);
             let took = clocks().1.duration_since(begun);
             self.wait(retention::pause(took, is_flawed));
         }
@@ -87,12 +87,12 @@ impl Keeper {
         }
     }
 
-    /// Looks at the archive once and removes what has to go. `true` when something failed.
-    fn look(&mut self) -> bool {
+    /// Has the archive kept once by `keep`. `true` when something failed.
+    pub(super) fn look(&mut self, keep: impl FnOnce(&mut Self, Limits) -> Result<(), ArchiveError>) -> bool {
         self.rounds.begin(clocks().1);
         let limits = self.shared.upkeep.begin();
         // A panic leaves at worst a day measured too high or too low; that it is flawed brings the next look soon.
-        match catch_unwind(AssertUnwindSafe(|| self.keep(limits))) {
+        match catch_unwind(AssertUnwindSafe(|| keep(self, limits))) {
             Ok(Ok(())) => self.show(limits.max_bytes),
             Ok(Err(error)) => self.rounds.failed(error),
             Err(_) => self.rounds.fault("looking at the archive panicked"),
@@ -102,7 +102,8 @@ impl Keeper {
         is_flawed
     }
 
-    fn keep(&mut self, limits: Limits) -> Result<(), ArchiveError> {
+    /// Looks at the archive and removes what has to go.
+    pub(super) fn keep(&mut self, limits: Limits) -> Result<(), ArchiveError> {
         let shared = Arc::clone(&self.shared);
         let Some(contents) = shared.archive.contents()? else {
             self.sizes.clear();

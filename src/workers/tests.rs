@@ -338,6 +338,16 @@ fn a_dump_that_was_cut_after_a_crash_has_its_rows_once() {
     assert_eq!(site.archived().len(), 1);
 }
 
+#[test]
+fn a_look_at_the_archive_that_panics_is_a_failure_and_not_the_last() {
+    let site = site();
+    let mut keeper = Keeper::new(Arc::new(site.shared()));
+    assert!(keeper.look(|_, _| panic!("on purpose")));
+    assert_eq!(site.metric("rtcstats_archive_removal_errors_total"), 1.0);
+    assert!(!keeper.look(Keeper::keep));
+    assert_eq!(site.metric("rtcstats_archive_removal_errors_total"), 1.0);
+}
+
 /// Runs one job with a crash at `crash`, and once more to its end.
 fn after_a_crash(archiving: bool, crash: Point) -> (BTreeMap<String, String>, Vec<String>) {
     let site = Site { archiving, threads: 1, ..site() };

@@ -179,8 +179,8 @@ impl Archive {
         *self.lock_folders() = Folders::default();
     }
 
-    /// Does something to the folder of `day` that no job may see half done: nobody gets the folder meanwhile, and afterwards
-    /// it is opened by its name again. `None`, and nothing was done, while a job holds it.
+    /// Does something short to the folder of `day` that no job may see half done: nobody gets any folder meanwhile, and
+    /// afterwards this one is opened by its name again. `None`, and nothing was done, while a job holds it.
     ///
     /// A job that opened it before an error had all folders closed is not known here. Should it meet this, it fails and
     /// is run again.

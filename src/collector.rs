@@ -873,15 +873,16 @@ impl Collector {
 
     fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
         let Some(session) = feeder.longest_idle(&self.sessions) else { return };
-        limited!(
-            self.lines.displaced,
-            now.instant,
-            Level::Warn,
-            "session.displaced conn={} sessions_max={max}",
-            feeder.connection
-        );
         tally.sessions_displaced += 1;
         if let Some(found) = self.sessions.find(session) {
+            limited!(
+                self.lines.displaced,
+                now.instant,
+                Level::Warn,
+                "session.displaced conn={} session={} sessions_max={max}",
+                feeder.connection,
+                found.id
+            );
             feeder.carried.remove_named(session, found.id.as_str());
         }
         self.finish(session, false, tally, now);
@@ -1446,7 +1447,8 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
     let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
     if let Err(failure) = serde_json::to_writer(&mut *out, &line) {
         // Writing plain strings and integers into memory has no way to fail.
-        error!("dump.error session={} err={}", session.id, value(failure));
+        let conn = member("conn", session.last_connection);
+        error!("dump.error{conn} session={} err={}", session.id, value(failure));
     }
     out.push(b'\n');
 }

@@ -289,6 +289,11 @@ impl Metrics {
         self.archive.failed();
     }
 
+    /// Whether days that are too old are kept because the clock is doubted.
+    pub fn archive_clock_doubted(&self, is_doubted: bool) {
+        self.archive.clock_doubted(is_doubted);
+    }
+
     /// All families in the Prometheus text format 0.0.4, sorted by name, with windows as they stand at `now`.
     ///
     /// # Errors

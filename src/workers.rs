@@ -1,7 +1,7 @@
 //! The worker threads: finished dumps in, outcomes out.
 //!
 //! Owns the threads, the bounded queue of jobs, the inbox of reports for the loop, and the list of what is in hand; and the
-//! thread that keeps the archive within its limits (`keeper`), which does no jobs.
+//! thread that keeps the archive within its limits (`keeper`, `upkeep`), which does no jobs.
 //! The files in `finished/` are the truth: the queue only refers to them, so nothing is lost when it is full, when a
 //! job panics or when the process ends. Submitting never blocks. A job in hand is never begun twice: submitted again
 //! while it is in work, it is run once more afterwards (a new dump may have got the name of the one just removed).
@@ -18,6 +18,7 @@ mod keeper;
 mod prepare;
 mod rescan;
 mod source;
+mod upkeep;
 mod worker;
 
 use std::collections::HashMap;
@@ -42,7 +43,8 @@ use crate::jobs::{Job, JobOutcome, Step, Wake};
 use crate::logging::{chain, value};
 use crate::metrics::Metrics;
 use crate::records_store::RecordsStore;
-use keeper::{Keeper, Upkeep};
+use keeper::Keeper;
+use upkeep::Upkeep;
 use worker::Worker;
 
 /// Reports that wait for the loop. When they are full the workers wait: the loop is then far behind anyway.

@@ -14,6 +14,7 @@ pub(super) struct ArchiveMetrics {
     removed_files: Vec<IntCounter>,
     removed_bytes: Vec<IntCounter>,
     errors: IntCounter,
+    clock_doubted: IntGauge,
 }
 
 impl ArchiveMetrics {
@@ -38,6 +39,11 @@ impl ArchiveMetrics {
                 "rtcstats_archive_removal_errors_total",
                 "Things in the archive that could not be looked at or removed",
             )?,
+            clock_doubted: gauge(
+                r,
+                "rtcstats_archive_clock_doubted",
+                "1 while days that are too old are kept because the date may be wrong",
+            )?,
         })
     }
 
@@ -59,5 +65,9 @@ impl ArchiveMetrics {
 
     pub(super) fn failed(&self) {
         self.errors.inc();
+    }
+
+    pub(super) fn clock_doubted(&self, is_doubted: bool) {
+        self.clock_doubted.set(i64::from(is_doubted));
     }
 }

@@ -263,8 +263,10 @@ impl Read<'_> {
             Place::Free(slot) => (slot, Some(packed)),
         };
         derive::locate(document, known, dump.day, slot.name());
-        // Rows come after the commit, so without it there are none.
-        let before = if packed.is_some() { Before::Nothing } else { Before::Perhaps };
+        // Rows come after the commit, so without it there are none; but what was committed may have gone since, to make
+        // room, and its rows stay with their day.
+        let may_be_cut = *was_begun && shared.upkeep.may_cut();
+        let before = if packed.is_none() || may_be_cut { Before::Perhaps } else { Before::Nothing };
         if packed.is_none() && !slot.lacks_document().map_err(fail)? {
             return Ok((None, rows(document), before));
         }

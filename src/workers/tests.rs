@@ -31,6 +31,7 @@ struct Site {
     archiving: bool,
     threads: usize,
     queue_jobs_max: usize,
+    archive_limits: Limits,
     wakes: Arc<AtomicU32>,
     metrics: Arc<Metrics>,
 }
@@ -45,6 +46,7 @@ fn site() -> Site {
         archiving: true,
         threads: 2,
         queue_jobs_max: 1000,
+        archive_limits: Limits::default(),
         wakes: Arc::default(),
         metrics: Arc::new(metrics),
     }
@@ -55,7 +57,7 @@ impl Site {
         Shared {
             folder: Arc::clone(&self.folder),
             archive: Archive::new(&self.dir.path().join("archive")),
-            upkeep: Upkeep::new(Limits::default(), None),
+            upkeep: Upkeep::new(self.archive_limits, None),
             is_archiving: self.archiving,
             records: RecordsStore::default(),
             is_recording: true,
@@ -318,9 +320,53 @@ fn a_crash_anywhere_loses_nothing_and_stores_nothing_twice() {
     }
 }
 
+/// As above, and between the two the archived dump goes, to make room: its rows, which stay, are not stored again.
+#[test]
+fn a_dump_that_was_cut_after_a_crash_has_its_rows_once() {
+    let limits = Limits { max_age_days: 0, max_bytes: u64::MAX };
+    let site = Site { threads: 1, archive_limits: limits, ..site() };
+    crash(&site, Point::RowsAppended);
+    let rows = site.rows();
+    for name in ["s.gz", "s.json"] {
+        std::fs::remove_file(site.path("archive").join(DAY).join(name)).unwrap();
+    }
+    let running = site.start();
+    assert_eq!(running.rescanned(), 1);
+    running.is_stored();
+    assert!(!rows.is_empty());
+    assert_eq!(site.rows(), rows);
+    assert_eq!(site.archived().len(), 1);
+}
+
+#[test]
+fn a_look_at_the_archive_that_panics_is_a_failure_and_not_the_last() {
+    let site = site();
+    let mut keeper = Keeper::new(Arc::new(site.shared()));
+    assert!(keeper.look(|_, _| panic!("on purpose")));
+    assert_eq!(site.metric("rtcstats_archive_removal_errors_total"), 1.0);
+    assert!(!keeper.look(Keeper::keep));
+    assert_eq!(site.metric("rtcstats_archive_removal_errors_total"), 1.0);
+}
+
 /// Runs one job with a crash at `crash`, and once more to its end.
 fn after_a_crash(archiving: bool, crash: Point) -> (BTreeMap<String, String>, Vec<String>) {
     let site = Site { archiving, threads: 1, ..site() };
+    self::crash(&site, crash);
+    let is_marked = names(&site.path("temp/finished")).contains(&"s.attempt".to_owned());
+    assert_eq!(is_marked, matches!(crash, Point::Marked | Point::Extracted), "crash at {crash:?}");
+
+    let running = site.start();
+    if running.rescanned() > 0 {
+        running.is_stored();
+    }
+    assert_eq!(running.shutdown(), NOTHING_LEFT);
+    assert_eq!(names(&site.path("temp/finished")), [""; 0], "crash at {crash:?}");
+    assert_eq!(names(&site.path("temp/quarantine")), [""; 0], "crash at {crash:?}");
+    (site.archived(), site.rows())
+}
+
+/// Runs the job of `s` until it crashes at `crash`.
+fn crash(site: &Site, crash: Point) {
     let (reached, is_reached) = bounded(1);
     let dying = site.start_with(move |_, point| {
         if point == crash {
@@ -334,18 +380,6 @@ fn after_a_crash(archiving: bool, crash: Point) -> (BTreeMap<String, String>, Ve
     });
     dying.submit(site.finish("s", &dump("s")));
     is_reached.recv_timeout(PATIENCE).expect("the job gets there");
-    drop(dying);
-    let is_marked = names(&site.path("temp/finished")).contains(&"s.attempt".to_owned());
-    assert_eq!(is_marked, matches!(crash, Point::Marked | Point::Extracted), "crash at {crash:?}");
-
-    let running = site.start();
-    if running.rescanned() > 0 {
-        running.is_stored();
-    }
-    assert_eq!(running.shutdown(), NOTHING_LEFT);
-    assert_eq!(names(&site.path("temp/finished")), [""; 0], "crash at {crash:?}");
-    assert_eq!(names(&site.path("temp/quarantine")), [""; 0], "crash at {crash:?}");
-    (site.archived(), site.rows())
 }
 
 #[test]

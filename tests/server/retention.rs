@@ -155,7 +155,7 @@ fn nothing_goes_without_need() {
 
 #[test]
 fn the_oldest_days_go_while_the_archive_is_too_large() {
-    let prepared = prepare().set("archive.max_bytes", 3000);
+    let prepared = prepare().set("archive.max_bytes", 2500);
     for ago in [500, 400, 10] {
         prepared.day(ago);
     }
@@ -186,6 +186,54 @@ fn one_day_that_is_too_large_loses_its_oldest_dumps() {
     assert_eq!(prepared.names(), [today]);
 }
 
+/// A day of which a part has to go, as that of yesterday at midnight, loses no more than that part, and its tables last.
+#[test]
+fn a_day_that_is_over_does_not_go_at_once() {
+    let prepared = prepare().set("archive.max_bytes", 4000);
+    let (yesterday, today) = (prepared.day(1), prepared.day(0));
+    for (minute, name) in ["c", "b", "a"].into_iter().enumerate() {
+        prepared.file(1, &format!("{yesterday}/{name}.gz"), 900);
+        let time = SystemTime::now() - Duration::from_secs(DAY_S / 2 - 60 * minute as u64);
+        let file =
+            fs::File::options().write(true).open(prepared.root.join(&yesterday).join(format!("{name}.gz")));
+        file.unwrap().set_modified(time).unwrap();
+    }
+    let server = prepared.settings.clone().start();
+    // 5100 bytes, of which 1140 have to go: the two dumps of 500, and one of 900.
+    server.wait_for_metric(&removed("bytes", "size"), 1900.0);
+    server.wait_for_metric("rtcstats_archive_bytes", 3200.0);
+    assert_eq!(names(&prepared.root.join(&yesterday)), ["a.gz", "b.gz", "records"]);
+    assert_eq!(names(&prepared.root.join(&today)).len(), 5);
+    assert_eq!(prepared.names(), [yesterday, today]);
+}
+
+/// Where the dumps of a day that is over are not enough, its tables go with it.
+#[test]
+fn tables_of_a_day_that_is_over_go_after_its_dumps() {
+    let prepared = prepare().set("archive.max_bytes", 5000);
+    let old = prepared.day(2);
+    prepared.file(2, &format!("{old}/records/rtcstats.jsonl"), 4000);
+    let today = prepared.day(0);
+    let server = prepared.settings.clone().start();
+    server.wait_for_metric(&removed("bytes", "size"), 5000.0);
+    server.wait_until("the old day is gone", || (prepared.names() == [today.clone()]).then_some(()));
+}
+
+/// At first there is no folder to look at; that it is limited holds from the first dump on.
+#[test]
+fn an_archive_that_is_not_there_yet_is_limited() {
+    let settings = Settings::new().set("archive.max_bytes", 20_000);
+    let root = settings.root().join("archive");
+    assert!(!root.exists());
+    let server = settings.clone().start();
+    let mut rng = Rng::new(70);
+    server.wait_until("something had to go", || {
+        archive_session(&server, rng.next());
+        (server.metric(&removed("files", "size")) > 0.0).then_some(())
+    });
+    assert_eq!(server.metric(&removed("files", "age")), 0.0);
+}
+
 /// The tables of a day that is not over are in use: they stay, and it is told that the limit is too small for them.
 #[test]
 fn tables_in_use_are_kept_over_any_limit() {
@@ -212,12 +260,12 @@ fn what_grows_over_the_limit_is_cut_at_once() {
     let server = prepared.settings.clone().start();
     server.wait_for_metric("rtcstats_archive_bytes", 1_999_200.0);
     let mut rng = Rng::new(62);
-    let folder = prepared.root.join(&old);
     server.wait_until("the old day has made room", || {
         archive_session(&server, rng.next());
-        (!folder.exists()).then_some(())
+        (server.metric(&removed("bytes", "size")) > 0.0).then_some(())
     });
-    assert_eq!(server.metric(&removed("bytes", "size")), 1_999_200.0);
+    server.wait_for_metric(&removed("files", "size"), 5.0);
+    assert_eq!(names(&prepared.root.join(&old)), ["records"]);
 }
 
 /// Links and files of others are never followed or removed; they are told once, and their folders stay.
@@ -280,6 +328,7 @@ fn a_folder_that_cannot_be_changed_is_tried_again_later() {
         eprintln!("SKIPPED: this user may write into any folder, and this file system knows no `chattr +i`");
         return;
     };
+    let started = SystemTime::now();
     let server = prepared.settings.clone().start();
     server.expect_log("archive.unkept");
     let failures = server.metric("rtcstats_archive_removal_errors_total");
@@ -292,7 +341,9 @@ fn a_folder_that_cannot_be_changed_is_tried_again_later() {
     let lines = server.stop().log;
     drop(locked);
     let tries = lines.iter().filter(|line| line.contains("archive.unkept")).count();
-    assert_eq!(tries, 1, "it does not spin: {lines:#?}");
+    // However slow this machine is: every five minutes.
+    let tries_max = 1 + started.elapsed().unwrap().as_secs() / 300;
+    assert!(tries as u64 <= tries_max, "it does not spin: {lines:#?}");
 }
 
 /// Both limits can be changed without a restart.
@@ -309,7 +360,7 @@ fn a_reload_changes_the_limits() {
     server.hangup();
     server.wait_for_metric(&removed("files", "age"), 5.0);
     server.wait_until("the old day is gone", || (prepared.names() == days[1..]).then_some(()));
-    fs::write(&file, "[archive]\nmax_bytes = 600\n").unwrap();
+    fs::write(&file, "[archive]\nmax_bytes = 800\n").unwrap();
     server.hangup();
     server.wait_for_metric(&removed("bytes", "size"), 500.0);
 }
@@ -330,4 +381,5 @@ fn a_clock_that_seems_to_have_jumped_removes_nothing_by_age() {
     assert!(line.contains(&format!("nothing_known_since={} hold_s=86", days_ago(900))), "{line}");
     server.wait_for_metric("rtcstats_archive_bytes", 1200.0);
     assert_eq!(prepared.names(), [day]);
+    assert_eq!(server.metric("rtcstats_archive_clock_doubted"), 1.0);
 }

@@ -56,6 +56,9 @@
 //! | who may send | [`gate`], [`auth`], [`address`] | what a head says | sockets, dumps |
 //! | one record | [`collector`], [`session`], [`dump`], [`leftovers`], [`ended`], [`durability`] | descriptors of dumps | sockets |
 //! | after the end | [`workers`], [`archive`], [`records_store`], [`recovery`], [`dump_folder`], [`beneath`] | files, threads | sockets |
+//! | pure, of the wire | [`protocol`], [`numbering`], [`rooms`], [`blocks`], [`reasons`] | serde | files, sockets, clock |
+//! | pure, of the dump | [`extract`], [`records`], [`privacy`], [`client`], [`jobs`] | serde | files, sockets, clock |
+//! | edges | [`config`], [`metrics`], [`logging`], [`signals`], [`systemd`], [`descriptors`], [`whole_sync`] | their one crate | each other |
 //!
 //! Arrows point down only; a lower module tells the upper one what happened through what it returns. The collector,
 //! which must tell of things that happen to other connections, returns them as

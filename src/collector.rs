@@ -9,7 +9,7 @@
 //! so gathering costs a numbered client nothing; for others it is what a crash can lose.
 //!
 //! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message, and of all by
-//! `dump.flush_total_bytes` plus one message; what is held of
+//! `dump.flush_total_bytes` plus one message (`slabs`); what is held of
 //! clients that are gone by a number of its own (`held`); the effects by what one turn of the loop can cause.
 
 use std::borrow::Cow;
@@ -39,12 +39,13 @@ use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, RequestFault};
 use crate::recovery::Recovered;
 use crate::session::{Arrival, Carried, Departure, Expiry, Farewell, Session, Sessions, State, Verdict};
+use crate::slabs::Slabs;
 
-mod gathering;
+mod flush_queue;
 mod held;
 mod join;
 
-use gathering::Gathering;
+use flush_queue::FlushQueue;
 use held::HeldSessions;
 
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
@@ -55,6 +56,8 @@ const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
 const FLUSHES_PER_TURN: usize = 128;
 /// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
 const LEFTOVERS_PER_TURN: usize = 64;
+/// A session with lines in so many pieces is appended at once: the kernel takes 1024 parts in one write.
+const PIECES_MAX: usize = 1000;
 /// Places in queues that are kept when there is nothing in them.
 const QUEUE_KEPT: usize = 256;
 /// Lines of one kind that peers can cause per second. A busy server opens tens of sessions a second.
@@ -256,7 +259,9 @@ pub struct Collector {
     agents: Agents,
     dumps: DumpStore,
     /// Sessions with gathered lines; at most one place per session.
-    gathering: Gathering,
+    flush_queue: FlushQueue,
+    /// What they have gathered.
+    slabs: Slabs,
     /// Sessions with an unacknowledged number, by the time at which it is acknowledged at latest. One constant interval, so
     /// in order; at most one entry per session.
     acknowledge_queue: VecDeque<(Instant, SlotId)>,
@@ -327,7 +332,8 @@ impl Collector {
             sessions,
             agents: Agents::default(),
             dumps,
-            gathering: Gathering::default(),
+            flush_queue: FlushQueue::default(),
+            slabs: Slabs::default(),
             acknowledge_queue: VecDeque::new(),
             effects: Vec::new(),
             hopeless: VecDeque::new(),
@@ -710,12 +716,9 @@ impl Collector {
         let entry = UsualEntry::of(text)?;
         let key = feeder.carried.find(entry.id, &self.sessions)?;
         let session = self.sessions.find_mut(key).filter(|found| found.is_fed_by(feeder.connection))?;
-        if session.buffer.capacity() == 0 {
-            session.buffer = self.gathering.buffer();
-        }
         let is_first = !session.has_entries();
-        let start = session.buffer.len();
-        if !entry.write_line(&mut session.buffer) {
+        let start = session.lines.bytes();
+        if !self.slabs.write_within(&mut session.lines, entry.room(), |space| entry.write_line(space)) {
             return None;
         }
         tally.request_received(text.len());
@@ -898,12 +901,12 @@ impl Collector {
             // client is told by the effect that waits, and sends it again.
             return Ok(Ok(()));
         }
-        if session.buffer.capacity() == 0 {
-            session.buffer = self.gathering.buffer();
-        }
-        let start = session.buffer.len();
+        let start = session.lines.bytes();
         let is_first = !session.has_entries();
-        if let Err(fault) = protocol::write_line(request, feeder.client, now.wall_ms(), &mut session.buffer) {
+        let written = self.slabs.write(&mut session.lines, |out| {
+            protocol::write_line(request, feeder.client, now.wall_ms(), out)
+        });
+        if let Err(fault) = written {
             return Ok(Err(fault));
         }
         self.gathered(feeder, key, Gathered { start, is_first }, tally, now)
@@ -921,10 +924,10 @@ impl Collector {
         let (key, line) = self.place(feeder, key, line, tally, now);
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
         let Gathered { start, is_first } = line;
-        let added = session.buffer.len() - start;
-        let size = session.dump.as_ref().map_or(0, |dump| dump.size_bytes) + session.buffer.len() as u64;
+        let added = session.lines.bytes() - start;
+        let size = session.dump.as_ref().map_or(0, |dump| dump.size_bytes) + session.lines.bytes() as u64;
         if size > self.settings.session_bytes_max {
-            session.buffer.truncate(start);
+            self.slabs.truncate(&mut session.lines, start);
             return self.session_too_big(feeder, key, size, tally, now);
         }
         session.last_entry = now.instant;
@@ -933,14 +936,13 @@ impl Collector {
         if is_first {
             session.started_ms = now.wall_ms();
         }
-        let verdict = session.take_line(start);
+        let verdict = session.take_line(start, &mut self.slabs);
         match verdict {
             Verdict::Duplicate => tally.duplicates_dropped += 1,
             Verdict::Next | Verdict::Gap(_) => {
                 tally.sessions_started += u64::from(is_first);
                 tally.entries_appended += 1;
                 tally.entries_appended_bytes += added as u64;
-                self.gathering.add(added);
             }
         }
         if let Verdict::Gap(missing) = verdict {
@@ -954,14 +956,16 @@ impl Collector {
                 session.id
             );
         }
-        if session.buffer.len() >= self.settings.flush_bytes {
+        let is_full =
+            session.lines.bytes() >= self.settings.flush_bytes || session.lines.pieces() >= PIECES_MAX;
+        if is_full {
             self.flush(key, tally, now);
         } else if !session.flush_pending {
             session.flush_pending = true;
-            self.gathering.enqueue(key, now.instant + self.settings.flush_interval);
+            self.flush_queue.enqueue(key, now.instant + self.settings.flush_interval);
         }
-        while self.gathering.bytes() > self.settings.flush_total_bytes + self.held.bytes() {
-            let Some(oldest) = self.gathering.take_oldest() else { break };
+        while self.slabs.bytes_in_use() > self.settings.flush_total_bytes {
+            let Some(oldest) = self.flush_queue.take_oldest() else { break };
             self.flush_queued(oldest, tally, now);
         }
         Ok(Ok(()))
@@ -1064,7 +1068,7 @@ impl Collector {
     fn run_queues(&mut self, tally: &mut Tally, now: Now) -> bool {
         let mut budget = FLUSHES_PER_TURN;
         while budget > 0
-            && let Some(key) = self.gathering.take_due(now.instant)
+            && let Some(key) = self.flush_queue.take_due(now.instant)
         {
             budget -= 1;
             self.flush_queued(key, tally, now);
@@ -1105,7 +1109,7 @@ impl Collector {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let fronts = [
-            self.gathering.next_deadline(),
+            self.flush_queue.next_deadline(),
             self.acknowledge_queue.front().map(|(deadline, _)| *deadline),
             self.sessions.next_expiry(),
         ];
@@ -1114,8 +1118,9 @@ impl Collector {
 
     /// Gives memory back that a crowd of sessions needed; called once a second.
     pub fn shrink(&mut self) {
-        self.gathering.shrink();
-        debug_assert_eq!(self.gathering.bytes(), self.count_gathered(), "all buffers together");
+        self.flush_queue.shrink();
+        self.slabs.shrink();
+        debug_assert_eq!(self.slabs.live_bytes(), self.count_gathered(), "all sessions together");
         if self.acknowledge_queue.len() < self.acknowledge_queue.capacity() / 8 {
             self.acknowledge_queue.shrink_to(QUEUE_KEPT);
         }
@@ -1124,7 +1129,7 @@ impl Collector {
 
     fn count_gathered(&self) -> usize {
         let found = self.sessions.all().into_iter().filter_map(|key| self.sessions.find(key));
-        found.map(|session| session.buffer.len()).sum()
+        found.map(|session| session.lines.bytes()).sum()
     }
 
     /// Finishes sessions without an entry for `sessions.idle_s`. Called every few seconds.
@@ -1174,24 +1179,21 @@ impl Collector {
     /// Appends what is gathered for a session; a failure leaves it there.
     fn append(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> Result<(), AppendError> {
         let needs_file =
-            self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.buffer.is_empty());
+            self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.lines.is_empty());
         if needs_file && self.dumps.is_folder_removed() {
             self.check_folder(tally, now);
         }
         let Some(session) = self.sessions.find_mut(key) else { return Ok(()) };
-        if session.buffer.is_empty() {
-            // Duplicates were put into it and taken out again.
-            let buffer = std::mem::take(&mut session.buffer);
-            self.gathering.reuse(buffer);
+        if session.lines.is_empty() {
             return Ok(());
         }
         let bytes = match &mut session.dump {
             Some(dump) => {
-                self.dumps.append(key, dump, &[&session.buffer])?;
-                session.buffer.len() as u64
+                self.dumps.append(key, dump, self.slabs.slices(&session.lines))?;
+                session.lines.bytes() as u64
             }
             None => {
-                let bytes = create_dump(&mut self.dumps, key, session)?;
+                let bytes = create_dump(&mut self.dumps, &self.slabs, key, session)?;
                 if let Some(dump) = &session.dump {
                     let (conn, id) = (member("conn", session.last_connection), &session.id);
                     let name = &dump.name;
@@ -1206,8 +1208,7 @@ impl Collector {
             }
         };
         self.bytes_in_progress += bytes;
-        let buffer = session.append();
-        self.gathering.remove(buffer.len());
+        session.append(&mut self.slabs);
         match (&mut self.durability, &session.dump) {
             (Some(durability), Some(dump)) => {
                 let file = self.dumps.descriptor(key, dump);
@@ -1215,7 +1216,6 @@ impl Collector {
             }
             (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
         }
-        self.gathering.reuse(buffer);
         Ok(())
     }
 
@@ -1252,8 +1252,7 @@ impl Collector {
             // It is tried again every second.
             return;
         }
-        let lost_bytes = session.drop_buffer();
-        self.gathering.remove(lost_bytes);
+        let lost_bytes = session.drop_lines(&mut self.slabs);
         tally.dump_write_errors += 1;
         tally.session_errors += 1;
         let conn = member("conn", session.last_connection);
@@ -1391,14 +1390,19 @@ struct Gathered {
 const HOPELESS_MAX: usize = 1_000;
 
 /// Creates the file of a session and writes its first line and what is gathered. Returns the bytes written.
-fn create_dump(dumps: &mut DumpStore, key: SlotId, session: &mut Session) -> Result<u64, AppendError> {
+fn create_dump(
+    dumps: &mut DumpStore,
+    slabs: &Slabs,
+    key: SlotId,
+    session: &mut Session,
+) -> Result<u64, AppendError> {
     let info = session.info.take();
     let first_line = |part: u32, out: &mut Vec<u8>| {
         if let Some(info) = &info {
             write_first_line(info, session, part, out);
         }
     };
-    let created = dumps.create(key, &session.id, first_line, &session.buffer);
+    let created = dumps.create(key, &session.id, first_line, slabs.slices(&session.lines));
     match created {
         Ok(dump) => {
             let bytes = dump.size_bytes;

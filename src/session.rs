@@ -16,6 +16,7 @@ use crate::dump::DumpFile;
 use crate::numbering;
 use crate::reactor::slots::{SlotId, Slots};
 use crate::rooms::{Kin, Rooms};
+use crate::slabs::{Lines, Slabs};
 
 mod join;
 
@@ -257,9 +258,9 @@ pub struct Session {
     /// The number before the first entry, when the dump does not start at 1.
     pub continues_from: Option<u64>,
     /// Lines that are not yet appended; bounded by `dump.flush_bytes` plus one line.
-    pub buffer: Vec<u8>,
-    /// Where in `buffer` the last numbered entry stands.
-    last_numbered: Option<(u32, u32)>,
+    pub lines: Lines,
+    /// Where in `lines` the last numbered entry stands.
+    last_numbered: Option<(usize, usize)>,
     /// The file, once the first entries were appended.
     pub dump: Option<DumpFile>,
     /// What the first line will say; `None` once it is written.
@@ -300,7 +301,7 @@ impl Session {
             is_of_url: by_url,
             ledger: Ledger::default(),
             continues_from: None,
-            buffer: Vec::new(),
+            lines: Lines::default(),
             last_numbered: None,
             dump: None,
             info,
@@ -332,7 +333,7 @@ impl Session {
     /// Whether its client is gone and its last lines could not be written.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        matches!(self.state, State::Waiting { .. }) && !self.buffer.is_empty()
+        matches!(self.state, State::Waiting { .. }) && !self.lines.is_empty()
     }
 
     /// Whether it has had a numbered entry.
@@ -344,48 +345,42 @@ impl Session {
     /// Whether any entry was taken, written or not.
     #[must_use]
     pub fn has_entries(&self) -> bool {
-        self.dump.is_some() || !self.buffer.is_empty()
+        self.dump.is_some() || !self.lines.is_empty()
     }
 
-    /// Takes the line that was just put at the end of `buffer`, where it starts at `start`, for its number. A
-    /// duplicate is removed from the buffer again.
-    pub fn take_line(&mut self, start: usize) -> Verdict {
-        let end = self.buffer.len().saturating_sub(1);
-        let line = self.buffer.get(start..end).unwrap_or_default();
+    /// Takes the line that was just put at the end of `lines`, where it starts at `start`, for its number. A
+    /// duplicate is taken out again.
+    pub fn take_line(&mut self, start: usize, slabs: &mut Slabs) -> Verdict {
+        let end = self.lines.bytes().saturating_sub(1);
+        let line = slabs.slice(&self.lines, start, end);
         let Some(number) = numbering::line_number(line) else { return Verdict::Next };
         if self.ledger.received == 0 && number > 1 && self.dump.is_none() && start == 0 {
             self.continues_from = Some(number - 1);
         }
-        let previous = line_at(&self.buffer, self.last_numbered);
+        let previous = self.last_numbered.map(|(start, end)| slabs.slice(&self.lines, start, end));
         let verdict = self.ledger.take(number, line, previous);
         if verdict == Verdict::Duplicate {
-            self.buffer.truncate(start);
+            slabs.truncate(&mut self.lines, start);
         } else {
-            // A buffer is flushed long before it has 4 GiB; a line that began there would go unacknowledged.
-            self.last_numbered = u32::try_from(start).ok().zip(u32::try_from(end).ok());
+            self.last_numbered = Some((start, end));
         }
         verdict
     }
 
-    /// The buffer was appended; it is handed back empty for reuse. How safe that is, is for [`Ledger::make_durable`].
-    pub fn append(&mut self) -> Vec<u8> {
-        let last = line_at(&self.buffer, self.last_numbered.take());
+    /// The lines were appended. How safe that is, is for [`Ledger::make_durable`].
+    pub fn append(&mut self, slabs: &mut Slabs) {
+        let last = self.last_numbered.take().map(|(start, end)| slabs.slice(&self.lines, start, end));
         self.ledger.append(last);
-        std::mem::take(&mut self.buffer)
+        slabs.release(&mut self.lines);
     }
 
-    /// The buffer could not be appended and is dropped. Returns the bytes that are lost unless the client sends
+    /// The lines could not be appended and are dropped. Returns the bytes that are lost unless the client sends
     /// them again.
-    pub fn drop_buffer(&mut self) -> usize {
+    pub fn drop_lines(&mut self, slabs: &mut Slabs) -> usize {
         self.last_numbered = None;
         self.ledger.forget_unwritten();
-        std::mem::take(&mut self.buffer).len()
+        slabs.release(&mut self.lines)
     }
-}
-
-fn line_at(buffer: &[u8], place: Option<(u32, u32)>) -> Option<&[u8]> {
-    let (from, to) = place?;
-    buffer.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
 }
 
 /// What a connection with an id in its URL finds.
@@ -943,17 +938,22 @@ mod tests {
         format!("[\"t\",null,null,1700000000000,{number}]\n")
     }
 
-    fn take(session: &mut Session, number: u64) -> Verdict {
-        let at = session.buffer.len();
-        session.buffer.extend_from_slice(line(number).as_bytes());
-        session.take_line(at)
+    fn take(session: &mut Session, slabs: &mut Slabs, number: u64) -> Verdict {
+        take_text(session, slabs, &line(number))
+    }
+
+    fn take_text(session: &mut Session, slabs: &mut Slabs, line: &str) -> Verdict {
+        let at = session.lines.bytes();
+        slabs.write(&mut session.lines, |out| out.extend_from_slice(line.as_bytes()));
+        session.take_line(at, slabs)
     }
 
     /// Appends as under `dump.durability = "process"`.
-    fn settle(session: &mut Session) -> Vec<u8> {
-        let buffer = session.append();
+    fn settle(session: &mut Session, slabs: &mut Slabs) -> Vec<u8> {
+        let written = slabs.copy(&session.lines);
+        session.append(slabs);
         session.ledger.make_durable(session.ledger.mark());
-        buffer
+        written
     }
 
     fn acknowledged(session: &mut Session, with_newest: bool) -> Vec<u64> {
@@ -964,14 +964,15 @@ mod tests {
 
     #[test]
     fn every_hundredth_entry_is_acknowledged_once_durable() {
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 10, 10);
         let key = sessions.open(connection(1), id("a"), true, info(), start());
         let session = sessions.find_mut(key).expect("open");
         for number in 1..=350 {
-            assert_eq!(take(session, number), Verdict::Next);
+            assert_eq!(take(session, &mut slabs, number), Verdict::Next);
         }
         assert_eq!(acknowledged(session, true), [0_u64; 0], "nothing is durable yet");
-        settle(session);
+        settle(session, &mut slabs);
         assert_eq!(acknowledged(session, false), [100, 200, 300]);
         assert_eq!(acknowledged(session, true), [350]);
         assert_eq!(acknowledged(session, true), [0_u64; 0]);
@@ -979,86 +980,88 @@ mod tests {
 
     #[test]
     fn duplicates_are_dropped_and_acknowledged_again() {
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 10, 10);
         let key = sessions.open(connection(1), id("a"), true, info(), start());
         let session = sessions.find_mut(key).expect("open");
         for number in 1..=300 {
-            take(session, number);
+            take(session, &mut slabs, number);
         }
-        let written = settle(session);
+        let written = settle(session, &mut slabs);
         acknowledged(session, true);
         for number in 51..=260 {
-            assert_eq!(take(session, number), Verdict::Duplicate);
+            assert_eq!(take(session, &mut slabs, number), Verdict::Duplicate);
         }
-        assert_eq!(session.buffer, b"");
+        assert!(session.lines.is_empty());
         assert_eq!(acknowledged(session, true), [150, 250, 260]);
         assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 300);
     }
 
     #[test]
     fn an_older_number_is_never_acknowledged_after_a_newer_one() {
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 10, 10);
         let key = sessions.open(connection(1), id("a"), true, info(), start());
         let session = sessions.find_mut(key).expect("open");
-        take(session, 1);
-        settle(session);
+        take(session, &mut slabs, 1);
+        settle(session, &mut slabs);
         for number in 2..=150 {
-            take(session, number);
+            take(session, &mut slabs, number);
         }
         // The last entry of the append cannot be acknowledged, so the newest number is still the one from before.
-        let at = session.buffer.len();
-        session.buffer.extend_from_slice(b"[\"t\",null,1700000000000,151]\n");
-        session.take_line(at);
-        settle(session);
+        take_text(session, &mut slabs, "[\"t\",null,1700000000000,151]\n");
+        settle(session, &mut slabs);
         assert_eq!(acknowledged(session, true), [100]);
         assert_eq!(acknowledged(session, true), [0_u64; 0]);
     }
 
     #[test]
     fn a_milestone_before_a_gap_is_acknowledged_once() {
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 10, 10);
         let key = sessions.open(connection(1), id("a"), true, info(), start());
         let session = sessions.find_mut(key).expect("open");
         for number in 1..=100 {
-            take(session, number);
+            take(session, &mut slabs, number);
         }
-        take(session, 200);
-        settle(session);
+        take(session, &mut slabs, 200);
+        settle(session, &mut slabs);
         assert_eq!(acknowledged(session, true), [100, 200]);
     }
 
     #[test]
     fn before_a_gap_the_last_number_is_acknowledged() {
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 10, 10);
         let key = sessions.open(connection(1), id("a"), true, info(), start());
         let session = sessions.find_mut(key).expect("open");
-        take(session, 1);
-        take(session, 2);
-        assert_eq!(take(session, 10), Verdict::Gap(7));
-        settle(session);
+        take(session, &mut slabs, 1);
+        take(session, &mut slabs, 2);
+        assert_eq!(take(session, &mut slabs, 10), Verdict::Gap(7));
+        settle(session, &mut slabs);
         assert_eq!(acknowledged(session, true), [2, 10]);
         // The same across a flush.
-        assert_eq!(take(session, 20), Verdict::Gap(9));
-        settle(session);
+        assert_eq!(take(session, &mut slabs, 20), Verdict::Gap(9));
+        settle(session, &mut slabs);
         assert_eq!(acknowledged(session, true), [20]);
-        take(session, 21);
-        settle(session);
-        assert_eq!(take(session, 30), Verdict::Gap(8));
-        settle(session);
+        take(session, &mut slabs, 21);
+        settle(session, &mut slabs);
+        assert_eq!(take(session, &mut slabs, 30), Verdict::Gap(8));
+        settle(session, &mut slabs);
         assert_eq!(acknowledged(session, true), [21, 30]);
     }
 
     #[test]
     fn an_entry_without_its_number_at_element_4_is_never_acknowledged() {
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 10, 10);
         let key = sessions.open(connection(1), id("a"), true, info(), start());
         let session = sessions.find_mut(key).expect("open");
         for number in 1..=250_u64 {
-            let at = session.buffer.len();
-            session.buffer.extend_from_slice(format!("[\"t\",null,1700000000000,{number}]\n").as_bytes());
-            assert_eq!(session.take_line(at), Verdict::Next);
+            let line = format!("[\"t\",null,1700000000000,{number}]\n");
+            assert_eq!(take_text(session, &mut slabs, &line), Verdict::Next);
         }
-        settle(session);
+        settle(session, &mut slabs);
         assert_eq!(acknowledged(session, true), [0_u64; 0]);
         assert_eq!(session.ledger.durable(), 250);
     }
@@ -1066,11 +1069,12 @@ mod tests {
     #[test]
     fn what_a_connection_with_an_id_finds() {
         let now = start();
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 10, 10);
         let Arrival::Fresh(key) = sessions.arrive(connection(1), &id("a"), false, &info(), now) else {
             panic!("an unknown id is fresh");
         };
-        take(sessions.find_mut(key).expect("open"), 1);
+        take(sessions.find_mut(key).expect("open"), &mut slabs, 1);
         let taken = sessions.arrive(connection(2), &id("a"), true, &info(), now);
         assert_eq!(taken, Arrival::TakenOver { session: key, from: connection(1) });
         assert_eq!(sessions.leave(key, connection(1), Farewell::MayReturn, now), Departure::NotTheirs);
@@ -1087,11 +1091,12 @@ mod tests {
     #[test]
     fn a_client_that_comes_too_late_starts_where_it_was() {
         let now = start();
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 10, 10);
         let Arrival::Fresh(key) = sessions.arrive(connection(1), &id("a"), false, &info(), now) else {
             panic!("an unknown id is fresh");
         };
-        take(sessions.find_mut(key).expect("open"), 7);
+        take(sessions.find_mut(key).expect("open"), &mut slabs, 7);
         sessions.leave(key, connection(1), Farewell::MayReturn, now);
         assert_eq!(sessions.expired(now), None);
         assert_eq!(sessions.expired(now + GRACE), Some((key, Expiry::Grace)));
@@ -1107,12 +1112,13 @@ mod tests {
     #[test]
     fn over_the_limit_the_oldest_waiting_session_ends_first() {
         let now = start();
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 2, 10);
         let mut keys = Vec::new();
         for n in 0..3_u32 {
             let at = now + Duration::from_secs(u64::from(n));
             let key = sessions.open(connection(n), id(&format!("s{n}")), true, info(), at);
-            take(sessions.find_mut(key).expect("open"), 1);
+            take(sessions.find_mut(key).expect("open"), &mut slabs, 1);
             sessions.leave(key, connection(n), Farewell::MayReturn, at);
             keys.push(key);
         }
@@ -1160,6 +1166,7 @@ mod tests {
     fn play(seed: u64) {
         let mut dice = Dice(seed);
         let mut now = start();
+        let mut slabs = Slabs::default();
         let mut sessions = Sessions::new(GRACE, 10, 10);
         let mut client = Client::default();
         let mut file: Vec<u64> = Vec::new();
@@ -1182,7 +1189,7 @@ mod tests {
                     Arrival::Ended => panic!("seed {seed}: nobody ended it"),
                 };
                 let session = sessions.find_mut(key).expect("open");
-                append(&mut file, &settle(session));
+                append(&mut file, &settle(session, &mut slabs));
                 let initial = session.ledger.durable();
                 assert!(
                     initial == 0 || file.binary_search(&initial).is_ok(),
@@ -1206,13 +1213,13 @@ mod tests {
                     let Some((_, key)) = at else { continue };
                     for _ in 0..dice.below(200) {
                         let Some(number) = wire.pop_front() else { break };
-                        take(sessions.find_mut(key).expect("open"), number);
+                        take(sessions.find_mut(key).expect("open"), &mut slabs, number);
                     }
                 }
                 80..90 => {
                     let Some((_, key)) = at else { continue };
                     let session = sessions.find_mut(key).expect("open");
-                    append(&mut file, &settle(session));
+                    append(&mut file, &settle(session, &mut slabs));
                     for number in acknowledged(session, dice.one_in(2)) {
                         assert!(
                             file.binary_search(&number).is_ok(),
@@ -1229,7 +1236,7 @@ mod tests {
                     if dice.one_in(2)
                         && sessions.leave(key, connection, Farewell::MayReturn, now) == Departure::Wait
                     {
-                        append(&mut file, &settle(sessions.find_mut(key).expect("waits")));
+                        append(&mut file, &settle(sessions.find_mut(key).expect("waits"), &mut slabs));
                     }
                 }
                 95 => {
@@ -1237,6 +1244,7 @@ mod tests {
                     wire.clear();
                     client.may_send = false;
                     at = None;
+                    slabs = Slabs::default();
                     sessions = Sessions::new(GRACE, 10, 10);
                     if let Some(last) = file.last() {
                         let dump = DumpFile::found("a", 0, 0, (0, 0));
@@ -1248,9 +1256,9 @@ mod tests {
         }
         let (_, key) = at.expect("calm at the end");
         for number in wire {
-            take(sessions.find_mut(key).expect("open"), number);
+            take(sessions.find_mut(key).expect("open"), &mut slabs, number);
         }
-        append(&mut file, &settle(sessions.find_mut(key).expect("open")));
+        append(&mut file, &settle(sessions.find_mut(key).expect("open"), &mut slabs));
         let missing: Vec<u64> = (1..=client.next)
             .filter(|number| file.binary_search(number).is_err())
             .filter(|number| !client.lost.contains(number) && !unprotected.contains(number))

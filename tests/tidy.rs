@@ -18,6 +18,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("httparse", &["http.rs", "metrics/http.rs"]),
     ("simdutf8", &["websocket/", "protocol.rs", "extract.rs", "extract/"]),
     ("wide", &["blocks.rs"]),
+    ("memmap2", &["slabs.rs"]),
     ("toml", &["config.rs", "config/"]),
     ("prometheus", &["metrics.rs", "metrics/"]),
     ("simplelog", &["logging.rs"]),

@@ -28,14 +28,6 @@ pub(super) struct HeldSessions {
     sessions: VecDeque<(SlotId, bool)>,
     bytes: usize,
 }
-
-impl HeldSessions {
-    /// Lines that are held, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
 impl Collector {
     /// As [`Collector::finish`], of a session whose client is gone and can bring nothing again.
     pub(super) fn finish_gone(&mut self, key: SlotId, by_client: bool, tally: &mut Tally, now: Now) {
@@ -44,13 +36,16 @@ impl Collector {
             Err(failure) if self.can_hold(key, &failure) => {
                 tally.dump_write_errors += 1;
                 self.note_held(key, &failure, now);
-                self.held.bytes += self.sessions.find(key).map_or(0, |session| session.buffer.len());
+                if let Some(session) = self.sessions.find_mut(key) {
+                    self.slabs.set_aside(&mut session.lines);
+                }
+                self.held.bytes += self.sessions.find(key).map_or(0, |session| session.lines.bytes());
                 self.held.sessions.push_back((key, by_client));
                 self.sessions.hold(key, now.instant + HELD_FOR);
             }
             Err(failure) => {
                 self.append_failed(key, &failure, tally, now);
-                if self.sessions.find(key).is_some_and(|session| session.buffer.is_empty()) {
+                if self.sessions.find(key).is_some_and(|session| session.lines.is_empty()) {
                     self.finish(key, by_client, tally, now);
                 }
             }
@@ -58,7 +53,7 @@ impl Collector {
     }
 
     fn can_hold(&self, key: SlotId, failure: &AppendError) -> bool {
-        let bytes = self.sessions.find(key).map_or(0, |session| session.buffer.len());
+        let bytes = self.sessions.find(key).map_or(0, |session| session.lines.bytes());
         matches!(failure, AppendError::Io { .. }) && self.held.bytes + bytes <= HELD_BYTES_MAX
     }
 
@@ -72,7 +67,7 @@ impl Collector {
             member("conn", session.last_connection),
             session.id,
             value(chain(failure)),
-            session.buffer.len()
+            session.lines.bytes()
         );
     }
 
@@ -94,7 +89,7 @@ impl Collector {
             self.finish(key, by_client, tally, now);
         }
         let held = self.held.sessions.iter().filter_map(|(key, _)| self.sessions.find(*key));
-        self.held.bytes = held.map(|session| session.buffer.len()).sum();
+        self.held.bytes = held.map(|session| session.lines.bytes()).sum();
     }
 
     /// The time of a session is up; what of it is held is tried for the last time.
@@ -102,8 +97,8 @@ impl Collector {
         if let Err(failure) = self.append(key, tally, now)
             && let Some(session) = self.sessions.find_mut(key)
         {
-            let (conn, lost_bytes) = (member("conn", session.last_connection), session.drop_buffer());
-            self.gathering.remove(lost_bytes);
+            let (conn, lost_bytes) =
+                (member("conn", session.last_connection), session.drop_lines(&mut self.slabs));
             tally.session_errors += 1;
             limited!(
                 self.lines.error,

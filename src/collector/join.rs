@@ -32,7 +32,7 @@ impl Collector {
         let may_continue = std::mem::take(&mut session.may_continue) && line.is_first;
         let names_parent = session.is_of_url
             && !session.has_parent
-            && session.buffer.get(line.start..).is_some_and(rooms::names_parent);
+            && rooms::names_parent(self.slabs.slice(&session.lines, line.start, session.lines.bytes()));
         session.has_parent |= names_parent;
         if may_continue && let Some(joined) = self.join(feeder, key, tally, now) {
             return joined;
@@ -54,7 +54,7 @@ impl Collector {
         now: Now,
     ) -> Option<(SlotId, Gathered)> {
         let session = self.sessions.find(fresh)?;
-        let line = session.buffer.strip_suffix(b"\n")?;
+        let line = self.slabs.slice(&session.lines, 0, session.lines.bytes()).strip_suffix(b"\n")?;
         let number = numbering::entry_number(line)?;
         let kin = self.sessions.kin_of(&feeder.info, feeder.address);
         let evidence = |other: &Session| self.evidence(other, number, line);
@@ -76,6 +76,7 @@ impl Collector {
             }
             return None;
         };
+        let start = self.sessions.find(into)?.lines.bytes();
         if !self.sessions.join(fresh, into, now.instant) {
             return None;
         }
@@ -93,7 +94,7 @@ impl Collector {
             joined.dump.as_ref().map_or("", |dump| &*dump.name),
             joined.ledger.received()
         );
-        Some((into, Gathered { start: 0, is_first: false }))
+        Some((into, Gathered { start, is_first: false }))
     }
 
     /// What a session is known by when its client meets a refusal again, perhaps under another id: its dump, or, as long as
@@ -119,7 +120,7 @@ impl Collector {
         let (window, is_whole) = tail?;
         match rooms::compare(&window, is_whole, number, line) {
             // What is gathered is not in the dump yet, and may be what is missing there.
-            Evidence::Different if !other.buffer.is_empty() => Some(Evidence::Unknown),
+            Evidence::Different if !other.lines.is_empty() => Some(Evidence::Unknown),
             told @ (Evidence::Same | Evidence::Different | Evidence::Unknown) => Some(told),
         }
     }

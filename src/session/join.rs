@@ -39,7 +39,7 @@ impl Sessions {
             let found = self.slots.find(session)?;
             let is_waiting = matches!(found.state, State::Waiting { .. })
                 && found.dump.is_some()
-                && found.buffer.is_empty();
+                && found.lines.is_empty();
             Some(Member {
                 session,
                 is_waiting,
@@ -69,7 +69,7 @@ impl Sessions {
         found.state = gone.state;
         found.by_url = true;
         found.is_of_url = true;
-        found.buffer = gone.buffer;
+        found.lines.take_over(gone.lines);
         found.acknowledged_at = now;
         found.ledger.restart_acknowledging();
         true

@@ -8,7 +8,8 @@
 //! `dump.flush_bytes`, and at once when the session ends or changes hands. What is not appended is not acknowledged,
 //! so gathering costs a numbered client nothing; for others it is what a crash can lose.
 //!
-//! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message; what is held of
+//! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message, and of all by
+//! `dump.flush_total_bytes` plus one message; what is held of
 //! clients that are gone by a number of its own (`held`); the effects by what one turn of the loop can cause.
 
 use std::borrow::Cow;
@@ -39,9 +40,11 @@ use crate::reasons::{CloseReason, RequestFault};
 use crate::recovery::Recovered;
 use crate::session::{Arrival, Carried, Departure, Expiry, Farewell, Session, Sessions, State, Verdict};
 
+mod gathering;
 mod held;
 mod join;
 
+use gathering::Gathering;
 use held::HeldSessions;
 
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
@@ -50,17 +53,10 @@ const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
 /// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
 /// 10 us) cannot hold up the sockets.
 const FLUSHES_PER_TURN: usize = 128;
-/// Sessions whose deadlines are as close as this are flushed together, at the last of them: so the loop wakes up once
-/// for all, and the next line of a client that sends one each interval goes into the same append.
-const FLUSH_GROUP: Duration = Duration::from_millis(20);
 /// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
 const LEFTOVERS_PER_TURN: usize = 64;
 /// Places in queues that are kept when there is nothing in them.
 const QUEUE_KEPT: usize = 256;
-/// Free append buffers that are kept for reuse.
-const SPARE_BUFFERS_MAX: usize = 64;
-/// Largest append buffer that is kept for reuse.
-const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Lines of one kind that peers can cause per second. A busy server opens tens of sessions a second.
 pub const LINES_PER_S: u32 = 100;
 /// Dumps that wait to be moved to the jobs after a failure.
@@ -75,6 +71,8 @@ pub struct CollectorSettings {
     pub flush_interval: Duration,
     /// `dump.flush_bytes`
     pub flush_bytes: usize,
+    /// `dump.flush_total_bytes`
+    pub flush_total_bytes: usize,
     /// `dump.min_free_bytes`
     pub min_free_bytes: u64,
     /// `sessions.reconnect_grace_s`
@@ -257,13 +255,12 @@ pub struct Collector {
     sessions: Sessions,
     agents: Agents,
     dumps: DumpStore,
-    /// Sessions with gathered lines, by the time at which they are appended at latest. One constant interval, so in
-    /// order; at most one entry per session.
-    flush_queue: VecDeque<(Instant, SlotId)>,
-    /// Sessions with an unacknowledged number, likewise.
+    /// Sessions with gathered lines; at most one place per session.
+    gathering: Gathering,
+    /// Sessions with an unacknowledged number, by the time at which it is acknowledged at latest. One constant interval, so
+    /// in order; at most one entry per session.
     acknowledge_queue: VecDeque<(Instant, SlotId)>,
     effects: Vec<Effect>,
-    spare: Vec<Vec<u8>>,
     /// Sessions whose last connection ended with a message that is too big, and the number they had then; bounded by
     /// [`HOPELESS_MAX`].
     hopeless: VecDeque<(Arc<str>, u64)>,
@@ -330,10 +327,9 @@ impl Collector {
             sessions,
             agents: Agents::default(),
             dumps,
-            flush_queue: VecDeque::new(),
+            gathering: Gathering::default(),
             acknowledge_queue: VecDeque::new(),
             effects: Vec::new(),
-            spare: Vec::new(),
             hopeless: VecDeque::new(),
             unfinished: Vec::new(),
             held: HeldSessions::default(),
@@ -715,7 +711,7 @@ impl Collector {
         let key = feeder.carried.find(entry.id, &self.sessions)?;
         let session = self.sessions.find_mut(key).filter(|found| found.is_fed_by(feeder.connection))?;
         if session.buffer.capacity() == 0 {
-            session.buffer = self.spare.pop().unwrap_or_default();
+            session.buffer = self.gathering.buffer();
         }
         let is_first = !session.has_entries();
         let start = session.buffer.len();
@@ -903,7 +899,7 @@ impl Collector {
             return Ok(Ok(()));
         }
         if session.buffer.capacity() == 0 {
-            session.buffer = self.spare.pop().unwrap_or_default();
+            session.buffer = self.gathering.buffer();
         }
         let start = session.buffer.len();
         let is_first = !session.has_entries();
@@ -944,6 +940,7 @@ impl Collector {
                 tally.sessions_started += u64::from(is_first);
                 tally.entries_appended += 1;
                 tally.entries_appended_bytes += added as u64;
+                self.gathering.add(added);
             }
         }
         if let Verdict::Gap(missing) = verdict {
@@ -961,13 +958,11 @@ impl Collector {
             self.flush(key, tally, now);
         } else if !session.flush_pending {
             session.flush_pending = true;
-            // At latest after the interval: the group forms in the time before it ends.
-            let latest = now.instant + self.settings.flush_interval;
-            let due = match self.flush_queue.back() {
-                Some((last, _)) if *last + FLUSH_GROUP >= latest => *last,
-                Some(_) | None => latest,
-            };
-            self.flush_queue.push_back((due, key));
+            self.gathering.enqueue(key, now.instant + self.settings.flush_interval);
+        }
+        while self.gathering.bytes() > self.settings.flush_total_bytes + self.held.bytes() {
+            let Some(oldest) = self.gathering.take_oldest() else { break };
+            self.flush_queued(oldest, tally, now);
         }
         Ok(Ok(()))
     }
@@ -1068,19 +1063,14 @@ impl Collector {
 
     fn run_queues(&mut self, tally: &mut Tally, now: Now) -> bool {
         let mut budget = FLUSHES_PER_TURN;
-        while let Some(&(deadline, key)) = self.flush_queue.front() {
-            if deadline > now.instant {
-                break;
-            }
-            if budget == 0 {
-                return true;
-            }
+        while budget > 0
+            && let Some(key) = self.gathering.take_due(now.instant)
+        {
             budget -= 1;
-            self.flush_queue.pop_front();
-            if let Some(session) = self.sessions.find_mut(key) {
-                session.flush_pending = false;
-                self.flush(key, tally, now);
-            }
+            self.flush_queued(key, tally, now);
+        }
+        if budget == 0 {
+            return true;
         }
         while let Some(&(deadline, key)) = self.acknowledge_queue.front() {
             if deadline > now.instant {
@@ -1115,7 +1105,7 @@ impl Collector {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let fronts = [
-            self.flush_queue.front().map(|(deadline, _)| *deadline),
+            self.gathering.next_deadline(),
             self.acknowledge_queue.front().map(|(deadline, _)| *deadline),
             self.sessions.next_expiry(),
         ];
@@ -1124,12 +1114,17 @@ impl Collector {
 
     /// Gives memory back that a crowd of sessions needed; called once a second.
     pub fn shrink(&mut self) {
-        for queue in [&mut self.flush_queue, &mut self.acknowledge_queue] {
-            if queue.len() < queue.capacity() / 8 {
-                queue.shrink_to(QUEUE_KEPT);
-            }
+        self.gathering.shrink();
+        debug_assert_eq!(self.gathering.bytes(), self.count_gathered(), "all buffers together");
+        if self.acknowledge_queue.len() < self.acknowledge_queue.capacity() / 8 {
+            self.acknowledge_queue.shrink_to(QUEUE_KEPT);
         }
         self.sessions.shrink();
+    }
+
+    fn count_gathered(&self) -> usize {
+        let found = self.sessions.all().into_iter().filter_map(|key| self.sessions.find(key));
+        found.map(|session| session.buffer.len()).sum()
     }
 
     /// Finishes sessions without an entry for `sessions.idle_s`. Called every few seconds.
@@ -1152,6 +1147,14 @@ impl Collector {
 
     /// Appends what is gathered for a session and acknowledges what has become durable. Returns whether that was
     /// possible; if not, the session has waited since, or is gone.
+    /// As [`Collector::flush`], of a session that was just taken out of the queue.
+    fn flush_queued(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
+        if let Some(session) = self.sessions.find_mut(key) {
+            session.flush_pending = false;
+            self.flush(key, tally, now);
+        }
+    }
+
     fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> bool {
         if self.sessions.find(key).is_none() {
             return false;
@@ -1179,7 +1182,7 @@ impl Collector {
         if session.buffer.is_empty() {
             // Duplicates were put into it and taken out again.
             let buffer = std::mem::take(&mut session.buffer);
-            self.keep_spare(buffer);
+            self.gathering.reuse(buffer);
             return Ok(());
         }
         let bytes = match &mut session.dump {
@@ -1204,6 +1207,7 @@ impl Collector {
         };
         self.bytes_in_progress += bytes;
         let buffer = session.append();
+        self.gathering.remove(buffer.len());
         match (&mut self.durability, &session.dump) {
             (Some(durability), Some(dump)) => {
                 let file = self.dumps.descriptor(key, dump);
@@ -1211,16 +1215,8 @@ impl Collector {
             }
             (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
         }
-        self.keep_spare(buffer);
+        self.gathering.reuse(buffer);
         Ok(())
-    }
-
-    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
-        let is_useful = (1..=SPARE_BUFFER_BYTES_MAX).contains(&buffer.capacity());
-        if is_useful && self.spare.len() < SPARE_BUFFERS_MAX {
-            buffer.clear();
-            self.spare.push(buffer);
-        }
     }
 
     fn acknowledge(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
@@ -1257,6 +1253,7 @@ impl Collector {
             return;
         }
         let lost_bytes = session.drop_buffer();
+        self.gathering.remove(lost_bytes);
         tally.dump_write_errors += 1;
         tally.session_errors += 1;
         let conn = member("conn", session.last_connection);

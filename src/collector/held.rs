@@ -29,6 +29,13 @@ pub(super) struct HeldSessions {
     bytes: usize,
 }
 
+impl HeldSessions {
+    /// Lines that are held, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Collector {
     /// As [`Collector::finish`], of a session whose client is gone and can bring nothing again.
     pub(super) fn finish_gone(&mut self, key: SlotId, by_client: bool, tally: &mut Tally, now: Now) {
@@ -96,6 +103,7 @@ impl Collector {
             && let Some(session) = self.sessions.find_mut(key)
         {
             let (conn, lost_bytes) = (member("conn", session.last_connection), session.drop_buffer());
+            self.gathering.remove(lost_bytes);
             tally.session_errors += 1;
             limited!(
                 self.lines.error,

@@ -197,7 +197,7 @@ fn read(
     if shared.is_archiving {
         open_disk(disks, &day).map_err(archive_failure)?;
         let packed = packed.insert(shared.archive.temporary(&day).map_err(archive_failure)?);
-        let cutter = shared.is_cutting.then_some(&mut *cutter);
+        let cutter = shared.is_cutting_addresses.then_some(&mut *cutter);
         source.copy_to(DumpCopy { gzip, file: packed.file(), cutter }).map_err(source_failure)?;
     }
     let document = derive::read(&mut source, dump.known(job), shared.limits);
@@ -218,7 +218,7 @@ fn read(
         is_errored: document.problems().total() > 0,
         features: derive::feature_metrics(&document),
     };
-    let cutter = shared.is_cutting.then_some(cutter);
+    let cutter = shared.is_cutting_addresses.then_some(cutter);
     let mut dump = Read { shared, job, dump, day, document, was_begun, cutter };
     let (publication, rows, before) = dump.place(packed.zip(content))?;
     let Read { job, day, .. } = dump;

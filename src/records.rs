@@ -78,7 +78,7 @@ pub struct Rows {
 }
 
 /// The rows of a document, only tables that get any. None for back ends and dumps without a usable first line. With a `cutter`
-/// they are without addresses: each row is cut as it is written, so that nothing is held twice but one row.
+/// they are without addresses: they are cut as they are written, so that nothing is held twice.
 #[must_use]
 pub fn rows(document: &Document, context: &RecordsContext<'_>, mut cutter: Option<&mut Cutter>) -> Vec<Rows> {
     let DocumentFeatures::Rtcstats(features) = document.features() else { return Vec::new() };

@@ -345,6 +345,6 @@ pub struct AuthConfig {
 /// `privacy.*`
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PrivacyConfig {
-    /// Whether client addresses are cut in what is archived and published.
+    /// Whether IP addresses, whoever has them, are cut in what is archived and published.
     pub obfuscate_ip: bool,
 }

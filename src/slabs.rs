@@ -6,7 +6,9 @@
 //! in which they began to gather. A line stands in one piece.
 //!
 //! Knows no session and no file. Bounds: whoever writes looks at [`Slabs::bytes_in_use`] and appends until it is small
-//! enough; empty slabs that nobody needed between two calls of [`Slabs::shrink`] are given back there.
+//! enough; empty slabs that nobody needed between two calls of [`Slabs::shrink`] are given back there. Not counted is
+//! what refers to the lines, 24 bytes for each run of them: next to nothing for lines of KBs, as much again for lines of 24
+//! bytes.
 
 use std::io::IoSlice;
 use std::ops::Deref;
@@ -57,6 +59,14 @@ impl Lines {
         self.pieces.len()
     }
 
+    fn add(&mut self, piece: Piece) {
+        self.bytes += piece.bytes();
+        match self.pieces.last_mut() {
+            Some(last) if last.slab == piece.slab && last.end == piece.start => last.end = piece.end,
+            Some(_) | None => self.pieces.push(piece),
+        }
+    }
+
     /// Takes all of `other` behind its own.
     pub fn take_over(&mut self, other: Self) {
         self.bytes += other.bytes;
@@ -74,11 +84,8 @@ enum Memory {
 }
 
 impl Memory {
-    /// At least so much; a whole slab is mapped if the system allows it.
-    fn new(bytes: usize) -> Self {
-        if bytes > SLAB_BYTES {
-            return Self::Heap(vec![0; bytes]);
-        }
+    /// For a slab; mapped if the system allows it.
+    fn slab() -> Self {
         MmapMut::map_anon(SLAB_BYTES).map_or_else(|_| Self::Heap(vec![0; SLAB_BYTES]), Self::Mapped)
     }
 
@@ -114,18 +121,35 @@ struct Slab {
     counted: usize,
 }
 
+impl Slab {
+    /// Lets `write` fill the next `room` bytes; what it filled, from where to where.
+    fn write(
+        &mut self,
+        room: usize,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Option<(usize, usize)> {
+        let start = self.filled;
+        let space = self.memory.bytes_mut().get_mut(start..start + room)?;
+        let end = start + write(space)?.min(room);
+        self.live += end - start;
+        self.filled = end;
+        Some((start, end))
+    }
+}
+
 /// All slabs.
 #[derive(Debug, Default)]
 pub struct Slabs {
-    /// By number; the place of the one that is being filled is empty.
+    /// By number.
     slabs: Vec<Slab>,
-    /// The one that is being filled, and its number.
-    current: Slab,
-    at: usize,
-    /// Numbers of those in which nothing stands, the one used last on top.
+    /// Number of the one that is being filled; at first there is none.
+    at: Option<usize>,
+    /// Numbers of those with memory in which nothing stands, the one used last on top.
     free: Vec<usize>,
     /// So many at the bottom of `free` were not needed since the last shrink.
     untouched: usize,
+    /// Numbers without memory.
+    vacant: Vec<usize>,
     in_use: usize,
     /// Where a line is put together before its length is known.
     draft: Vec<u8>,
@@ -141,7 +165,7 @@ impl Slabs {
     /// Lines that somebody refers to, in bytes.
     #[must_use]
     pub fn live_bytes(&self) -> usize {
-        self.current.live + self.slabs.iter().map(|slab| slab.live).sum::<usize>()
+        self.slabs.iter().map(|slab| slab.live).sum()
     }
 
     /// Adds to `lines` what `write` puts into the empty buffer that it is given.
@@ -149,19 +173,14 @@ impl Slabs {
         let mut draft = std::mem::take(&mut self.draft);
         draft.clear();
         let result = write(&mut draft);
-        self.add(lines, &draft);
+        self.write_within(lines, draft.len(), |space| {
+            space.copy_from_slice(&draft);
+            Some(draft.len())
+        });
         if draft.capacity() <= SLAB_BYTES {
             self.draft = draft;
         }
         result
-    }
-
-    fn add(&mut self, lines: &mut Lines, text: &[u8]) {
-        let room = text.len();
-        self.write_within(lines, room, |space| {
-            space.copy_from_slice(text);
-            Some(room)
-        });
     }
 
     /// Lets `write` put a line into the front of `room` bytes and say how long it is, and adds that to `lines`; whether it
@@ -172,50 +191,56 @@ impl Slabs {
         room: usize,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
-        if self.current.memory.len() - self.current.filled < room {
-            self.fill_next(room);
+        let number = self.place_for(room);
+        let written = self.slabs.get_mut(number).and_then(|slab| slab.write(room, write));
+        match written {
+            Some((start, end)) if end > start => lines.add(Piece { slab: number, start, end }),
+            Some(_) | None => self.settle(number),
         }
-        let start = self.current.filled;
-        let space = self.current.memory.bytes_mut().get_mut(start..start + room);
-        let Some(written) = space.and_then(write) else { return false };
-        let end = start + written.min(room);
-        if end > start {
-            self.current.filled = end;
-            self.current.live += end - start;
-            lines.bytes += end - start;
-            match lines.pieces.last_mut() {
-                Some(last) if last.slab == self.at && last.end == start => last.end = end,
-                Some(_) | None => lines.pieces.push(Piece { slab: self.at, start, end }),
-            }
-        }
-        true
+        written.is_some()
     }
 
-    fn fill_next(&mut self, bytes: usize) {
-        let full = std::mem::take(&mut self.current);
-        if let Some(place) = self.slabs.get_mut(self.at) {
-            *place = full;
-            if place.live == 0 {
-                self.settle(self.at);
-            }
+    /// The slab that has room for so much: the one that is being filled, or the next. What is larger than a slab has
+    /// memory of its own.
+    fn place_for(&mut self, room: usize) -> usize {
+        if room > SLAB_BYTES {
+            self.in_use += room;
+            return self.put(Slab { memory: Memory::Heap(vec![0; room]), counted: room, ..Slab::default() });
         }
-        self.at = self.take_free();
-        self.current = self.slabs.get_mut(self.at).map(std::mem::take).unwrap_or_default();
-        if self.current.memory.len() < bytes.max(SLAB_BYTES) {
-            self.current.memory = Memory::new(bytes);
+        let has_room = |slab: &Slab| slab.memory.len() - slab.filled >= room;
+        if let Some(number) = self.at
+            && self.slabs.get(number).is_some_and(has_room)
+        {
+            return number;
         }
-        self.current.counted = self.current.memory.len();
-        self.in_use += self.current.counted;
+        let next = self.take_free();
+        if let Some(full) = self.at.replace(next) {
+            self.settle(full);
+        }
+        next
     }
 
-    /// The number of an empty slab, perhaps one without memory.
+    /// The number of an empty slab, which is in use from now on.
     fn take_free(&mut self) -> usize {
-        let taken = self.free.pop();
+        self.in_use += SLAB_BYTES;
+        let Some(number) = self.free.pop() else {
+            return self.put(Slab { memory: Memory::slab(), counted: SLAB_BYTES, ..Slab::default() });
+        };
         self.untouched = self.untouched.min(self.free.len());
-        taken.unwrap_or_else(|| {
-            self.slabs.push(Slab::default());
-            self.slabs.len() - 1
-        })
+        if let Some(slab) = self.slabs.get_mut(number) {
+            slab.counted = SLAB_BYTES;
+        }
+        number
+    }
+
+    /// Gives a slab a number.
+    fn put(&mut self, slab: Slab) -> usize {
+        let number = self.vacant.pop().unwrap_or(self.slabs.len());
+        match self.slabs.get_mut(number) {
+            Some(place) => *place = slab,
+            None => self.slabs.push(slab),
+        }
+        number
     }
 
     /// The text of `lines`, in parts.
@@ -235,7 +260,7 @@ impl Slabs {
     }
 
     fn piece(&self, piece: Piece) -> &[u8] {
-        let slab = if piece.slab == self.at { Some(&self.current) } else { self.slabs.get(piece.slab) };
+        let slab = self.slabs.get(piece.slab);
         slab.and_then(|slab| slab.memory.get(piece.start..piece.end)).unwrap_or_default()
     }
 
@@ -267,8 +292,8 @@ impl Slabs {
             if last.bytes() > 0 {
                 lines.pieces.push(last);
             }
-            if last.slab == self.at && self.current.filled == end {
-                self.current.filled = last.end;
+            if let Some(slab) = self.slabs.get_mut(last.slab).filter(|slab| slab.filled == end) {
+                slab.filled = last.end;
             }
             self.let_go(last.slab, taken);
         }
@@ -283,34 +308,28 @@ impl Slabs {
         bytes
     }
 
-    fn let_go(&mut self, slab: usize, bytes: usize) {
-        if slab == self.at {
-            self.current.live -= bytes;
-            if self.current.live == 0 {
-                self.current.filled = 0;
-                if self.current.counted > SLAB_BYTES {
-                    self.in_use -= std::mem::take(&mut self.current).counted;
-                }
-            }
-        } else if let Some(found) = self.slabs.get_mut(slab) {
-            found.live -= bytes;
-            if found.live == 0 {
-                self.settle(slab);
-            }
+    fn let_go(&mut self, number: usize, bytes: usize) {
+        if let Some(slab) = self.slabs.get_mut(number) {
+            slab.live -= bytes;
+            self.settle(number);
         }
     }
 
-    /// Nothing stands in a slab any more. One of a usual size is kept.
-    fn settle(&mut self, slab: usize) {
-        let Some(found) = self.slabs.get_mut(slab) else { return };
-        self.in_use -= std::mem::take(&mut found.counted);
-        found.filled = 0;
-        if found.memory.len() == SLAB_BYTES {
-            self.free.push(slab);
+    /// If nothing stands in a slab any more, it is filled from its front again. One that is not being filled is out of use,
+    /// and its memory is kept if it is of the usual size.
+    fn settle(&mut self, number: usize) {
+        let is_filled_now = self.at == Some(number);
+        let Some(slab) = self.slabs.get_mut(number).filter(|slab| slab.live == 0) else { return };
+        slab.filled = 0;
+        if is_filled_now {
+            return;
+        }
+        self.in_use -= std::mem::take(&mut slab.counted);
+        if slab.memory.len() == SLAB_BYTES {
+            self.free.push(number);
         } else {
-            *found = Slab::default();
-            // Those with memory are taken first.
-            self.free.insert(0, slab);
+            slab.memory = Memory::None;
+            self.vacant.push(number);
         }
     }
 
@@ -321,18 +340,17 @@ impl Slabs {
         }
         let text = self.copy(lines);
         let bytes = self.release(lines);
-        let slab = self.slabs.len();
-        self.slabs.push(Slab { memory: Memory::Heap(text), filled: bytes, live: bytes, counted: 0 });
+        let slab = self.put(Slab { memory: Memory::Heap(text), filled: bytes, live: bytes, counted: 0 });
         *lines = Lines { pieces: vec![Piece { slab, start: 0, end: bytes }], bytes };
     }
 
     /// Gives back the memory that was not needed since the last call.
     pub fn shrink(&mut self) {
-        let (slabs, free) = (&mut self.slabs, &self.free);
-        for number in free.iter().take(self.untouched) {
-            if let Some(slab) = slabs.get_mut(*number) {
+        for number in self.free.drain(..self.untouched) {
+            if let Some(slab) = self.slabs.get_mut(number) {
                 slab.memory = Memory::None;
             }
+            self.vacant.push(number);
         }
         self.untouched = self.free.len();
     }
@@ -408,10 +426,51 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_leaves_nothing_in_use() {
+        let (mut slabs, mut lines) = (Slabs::default(), Lines::default());
+        write(&mut slabs, &mut lines, b"before");
+        for room in [1, SLAB_BYTES, SLAB_BYTES + 1, 4 * SLAB_BYTES] {
+            assert!(!slabs.write_within(&mut lines, room, |_| None));
+        }
+        write(&mut slabs, &mut lines, b" and behind");
+        assert_eq!(slabs.copy(&lines), b"before and behind");
+        slabs.release(&mut lines);
+        assert_eq!((slabs.bytes_in_use(), slabs.live_bytes()), (SLAB_BYTES, 0));
+    }
+
+    #[test]
+    fn large_and_small_lines_in_turn_share_no_slab() {
+        let (mut slabs, mut small) = (Slabs::default(), Lines::default());
+        for _ in 0..50 {
+            let mut large = Lines::default();
+            write(&mut slabs, &mut large, &[b'x'; SLAB_BYTES + 1]);
+            write(&mut slabs, &mut small, &[b'x'; 4000]);
+            slabs.release(&mut large);
+        }
+        assert_eq!((small.pieces(), slabs.bytes_in_use()), (1, SLAB_BYTES));
+    }
+
+    #[test]
+    fn numbers_are_used_again() {
+        let mut slabs = Slabs::default();
+        for _ in 0..1000 {
+            let (mut old, mut new) = (Lines::default(), Lines::default());
+            write(&mut slabs, &mut old, b"old");
+            slabs.set_aside(&mut old);
+            write(&mut slabs, &mut new, b"new");
+            assert_eq!((slabs.copy(&old), slabs.copy(&new)), (b"old".to_vec(), b"new".to_vec()));
+            slabs.release(&mut old);
+            slabs.release(&mut new);
+        }
+        assert!(slabs.slabs.len() <= 2, "{}", slabs.slabs.len());
+    }
+
+    #[test]
     fn memory_that_was_not_needed_is_given_back() {
         let mut slabs = Slabs::default();
         let mut lines = Lines::default();
-        let kept = |slabs: &Slabs| slabs.slabs.iter().map(|slab| slab.memory.len()).sum::<usize>();
+        let kept =
+            |slabs: &Slabs| slabs.slabs.iter().map(|slab| slab.memory.len()).sum::<usize>() / SLAB_BYTES;
         for round in [20, 20, 1] {
             for _ in 0..round {
                 write(&mut slabs, &mut lines, &[b'x'; SLAB_BYTES]);
@@ -420,7 +479,7 @@ mod tests {
             slabs.shrink();
         }
         slabs.shrink();
-        assert_eq!(kept(&slabs), 0, "all but the one that is filled");
+        assert_eq!(kept(&slabs), 1, "the one that is being filled");
         write(&mut slabs, &mut lines, b"goes on");
         assert_eq!(slabs.copy(&lines), b"goes on");
     }

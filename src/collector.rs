@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{Level, debug, error, info, warn};
+use log::{Level, debug, error, warn};
 use serde::Serialize;
 
 use crate::auth::Claims;
@@ -39,9 +39,11 @@ use crate::reasons::{CloseReason, RequestFault};
 use crate::recovery::Recovered;
 use crate::session::{Arrival, Carried, Departure, Expiry, Farewell, Session, Sessions, State, Verdict};
 
+mod disk;
 mod held;
 mod join;
 
+use disk::Disk;
 use held::HeldSessions;
 
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
@@ -270,11 +272,10 @@ pub struct Collector {
     /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
     /// next start.
     unfinished: Vec<DumpFile>,
-    /// Sessions whose clients are gone and whose last lines could not be written; bounded by their size and by time.
+    /// Sessions that are over and whose last lines could not be written; bounded by their size and by time.
     held: HeldSessions,
-    disk_low: bool,
-    /// Set while the dump folder is gone and cannot be created again.
-    folder_lost: bool,
+    /// How the dump folder is, as far as it was looked at.
+    disk: Disk,
     /// Under `dump.durability = "power"`: what makes appended entries durable. Else appending does.
     durability: Option<Durability>,
     /// The memory of ended sessions on disk.
@@ -337,8 +338,7 @@ impl Collector {
             hopeless: VecDeque::new(),
             unfinished: Vec::new(),
             held: HeldSessions::default(),
-            disk_low: false,
-            folder_lost: false,
+            disk: Disk::default(),
             durability: None,
             journal,
             entries: 0,
@@ -391,41 +391,6 @@ impl Collector {
         self.settings = settings;
     }
 
-    /// Whether the dump file system has less space than `dump.min_free_bytes` or cannot be written, or the dump folder is
-    /// gone for good; then no session is let in.
-    #[must_use]
-    pub fn is_disk_low(&self) -> bool {
-        self.disk_low || self.folder_lost
-    }
-
-    /// Looks whether the dump folder was removed, creates it again, and gives up the dumps that went with it; tries once
-    /// more to write and to finish what could not be. Called once a second, and when a dump cannot be created.
-    pub fn check_folder(&mut self, tally: &mut Tally, now: Now) {
-        match self.dumps.restore_folder() {
-            Ok(false) => {}
-            Ok(true) => {
-                self.folder_lost = false;
-                error!("disk.recreated: the dump folder was removed and is created again");
-                for key in self.sessions.all() {
-                    let dump = self.sessions.find(key).and_then(|session| session.dump.as_ref());
-                    if dump.is_some_and(|dump| !self.dumps.is_there(dump)) {
-                        self.dump_removed(key, tally);
-                    }
-                }
-            }
-            Err(cause) => {
-                if !self.folder_lost {
-                    error!("disk.lost err=\"{cause}\": new sessions are refused");
-                }
-                self.folder_lost = true;
-            }
-        }
-        for dump in std::mem::take(&mut self.unfinished) {
-            self.finish_leftover(&dump, tally, now);
-        }
-        self.retry_held(tally, now);
-    }
-
     /// The dump of a session is gone. What was durable is gone with it; nobody may be told otherwise again, so the
     /// session is forgotten, and its client starts from what it still has.
     fn dump_removed(&mut self, key: SlotId, tally: &mut Tally) {
@@ -451,28 +416,6 @@ impl Collector {
     #[must_use]
     pub fn has_room_for(&self, url_id: Option<&SessionId>) -> bool {
         !self.is_full() || url_id.is_none_or(|id| self.sessions.is_open_or_waiting(id))
-    }
-
-    /// Proves that the server lives, looks at the free space again and returns it. Called once a second.
-    pub fn check_disk(&mut self, now: Now) -> Option<u64> {
-        let beaten = self.dumps.beat();
-        if let Err(cause) = &beaten {
-            let err = value(format!("cannot touch the lock: {cause}"));
-            limited!(self.lines.error, now.instant, Level::Error, "disk.error err={err}");
-        }
-        let free =
-            self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={}", value(error))).ok()?;
-        let low = free < self.settings.min_free_bytes || beaten.is_err();
-        if low != self.disk_low {
-            self.disk_low = low;
-            let min = self.settings.min_free_bytes;
-            if low {
-                error!("disk.low free_bytes={free} free_bytes_min={min}: new sessions are refused");
-            } else {
-                info!("disk.recovered free_bytes={free} free_bytes_min={min}");
-            }
-        }
-        Some(free)
     }
 
     /// Takes what concerns the outside since the last call.
@@ -835,7 +778,7 @@ impl Collector {
             Some(State::Open(connection)) if connection == feeder.connection => Held::Live(session),
             Some(State::Open(_)) => Held::Lost(Ending::plain(CloseReason::Replaced)),
             Some(State::Waiting { .. }) => Held::Lost(Ending::storage()),
-            None => Held::Nothing,
+            Some(State::Held { .. }) | None => Held::Nothing,
         }
     }
 
@@ -1106,7 +1049,7 @@ impl Collector {
                 Expiry::Grace => tally.waiting_finished.add_one(WaitingEnd::Expired),
                 Expiry::Limit => tally.waiting_finished.add_one(WaitingEnd::TooMany),
             }
-            self.finish_expired(key, tally, now);
+            self.finish_at_last(key, tally, now);
         }
         false
     }
@@ -1129,6 +1072,7 @@ impl Collector {
                 queue.shrink_to(QUEUE_KEPT);
             }
         }
+        self.held.shrink();
         self.sessions.shrink();
     }
 
@@ -1173,7 +1117,7 @@ impl Collector {
         let needs_file =
             self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.buffer.is_empty());
         if needs_file && self.dumps.is_folder_removed() {
-            self.check_folder(tally, now);
+            self.restore_folder(tally);
         }
         let Some(session) = self.sessions.find_mut(key) else { return Ok(()) };
         if session.buffer.is_empty() {
@@ -1251,24 +1195,16 @@ impl Collector {
     /// The file keeps what it had. A numbered client still has what is lost here, so its session waits for it; of
     /// others the gathered lines are gone and the rest of the dump becomes a job.
     fn append_failed(&mut self, key: SlotId, failure: &AppendError, tally: &mut Tally, now: Now) {
-        let Some(session) = self.sessions.find_mut(key) else { return };
+        let Some(session) = self.sessions.find(key) else { return };
         if session.is_held() {
             // It is tried again every second.
             return;
         }
-        let lost_bytes = session.drop_buffer();
         tally.dump_write_errors += 1;
-        tally.session_errors += 1;
-        let conn = member("conn", session.last_connection);
-        limited!(
-            self.lines.error,
-            now.instant,
-            Level::Error,
-            "dump.error{conn} session={} err={} lost_bytes={lost_bytes}",
-            session.id,
-            value(chain(failure))
-        );
-        let AppendError::Io { source, .. } = failure else { return self.dump_removed(key, tally) };
+        if !self.drop_lines(key, failure, tally, now) {
+            return;
+        }
+        let Some(session) = self.sessions.find_mut(key) else { return };
         if let State::Open(connection) = session.state {
             let must_return = session.must_return();
             self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
@@ -1277,10 +1213,34 @@ impl Collector {
                 self.finish(key, false, tally, now);
             }
         }
-        if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) {
-            // Whoever comes back is refused before its greeting if the disk is too full for it.
-            self.check_disk(now);
+    }
+
+    /// Drops the gathered lines of a session, which cannot be written. Whether the session is still there: with its dump it
+    /// is gone, too.
+    fn drop_lines(&mut self, key: SlotId, failure: &AppendError, tally: &mut Tally, now: Now) -> bool {
+        let Some(session) = self.sessions.find_mut(key) else { return false };
+        let (conn, lost_bytes) = (member("conn", session.last_connection), session.drop_buffer());
+        tally.session_errors += 1;
+        limited!(
+            self.lines.error,
+            now.instant,
+            Level::Error,
+            "dump.error{conn} session={} err={} lost_bytes={lost_bytes}",
+            session.id,
+            value(chain(failure))
+        );
+        let AppendError::Io { source, .. } = failure else {
+            self.dump_removed(key, tally);
+            return false;
+        };
+        if matches!(
+            source.kind(),
+            ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
+        ) {
+            // Whoever comes back is refused before its greeting if nothing can be written for it.
+            self.check_disk();
         }
+        true
     }
 
     /// Ends a session for good: its dump becomes a job. `by_client`: the client will not come back.
@@ -1354,11 +1314,13 @@ impl Collector {
     }
 
     /// The process is going to stop: everything is appended. Sessions that can be resumed stay where they are for the
-    /// next start, all others are finished.
+    /// next start, all others are finished; of those that are held with what can be written now.
     pub fn shut_down(&mut self, tally: &mut Tally, now: Now) {
         for key in self.sessions.all() {
             let Some(session) = self.sessions.find(key) else { continue };
-            if session.is_numbered() {
+            if session.is_held() {
+                self.finish_at_last(key, tally, now);
+            } else if session.is_numbered() {
                 self.flush(key, tally, now);
             } else {
                 self.finish(key, false, tally, now);
@@ -1452,3 +1414,6 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
     }
     out.push(b'\n');
 }
+
+#[cfg(test)]
+mod tests;

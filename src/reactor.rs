@@ -541,11 +541,10 @@ impl Reactor {
         let was_upgraded = connection.was_upgraded();
         let refusal = match self.flow {
             Flow::Draining { .. } | Flow::Stopped(_) => Some(Refusal::Draining),
-            Flow::Running if self.collector.is_disk_low() => Some(Refusal::DiskFull),
-            Flow::Running if self.upgraded >= self.shares.connections_max => {
-                Some(Refusal::TooManyConnections)
+            Flow::Running => {
+                let is_full = self.upgraded >= self.shares.connections_max;
+                self.collector.refusal().or(is_full.then_some(Refusal::TooManyConnections))
             }
-            Flow::Running => None,
         };
         let mut turn = Turn {
             buffer: &mut self.buffer,
@@ -746,7 +745,7 @@ impl Reactor {
         self.collector.check_folder(&mut self.tally, now);
         self.collector.shrink();
         self.desk.shrink();
-        if let Some(free_bytes) = self.collector.check_disk(now) {
+        if let Some(free_bytes) = self.collector.check_disk() {
             self.free_bytes = free_bytes;
         }
         if let Some(tls) = self.tls.as_mut().filter(|tls| tls.has_changed()) {

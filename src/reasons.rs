@@ -128,6 +128,8 @@ labelled! {
         Draining => "draining",
         /// The dump file system has too little space (503).
         DiskFull => "disk_full",
+        /// The dump folder cannot be written, or is gone (503).
+        DiskUnwritable => "disk_unwritable",
         /// TLS could not be agreed upon, or its first records were broken.
         Tls => "tls",
         /// The peer vanished, or closed, before its head was complete.
@@ -151,7 +153,8 @@ impl Refusal {
             | Self::TooManySessions
             | Self::NoDescriptors
             | Self::Draining
-            | Self::DiskFull => Some(503),
+            | Self::DiskFull
+            | Self::DiskUnwritable => Some(503),
             Self::Tls | Self::Vanished => None,
         }
     }

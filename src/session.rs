@@ -237,6 +237,24 @@ pub enum State {
         /// When it is finished without its client.
         deadline: Instant,
     },
+    /// It has ended, and has last lines that could not be written. For its client and for everybody else it is finished.
+    Held {
+        /// When it is finished without these lines.
+        deadline: Instant,
+        /// Whether its client ended it.
+        by_client: bool,
+    },
+}
+
+impl State {
+    /// When it is finished unless something happens before; `None` while it is open.
+    #[must_use]
+    pub fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Open(_) => None,
+            Self::Waiting { deadline } | Self::Held { deadline, .. } => Some(deadline),
+        }
+    }
 }
 
 /// One session.
@@ -329,10 +347,10 @@ impl Session {
         self.is_of_url && self.is_numbered()
     }
 
-    /// Whether its client is gone and its last lines could not be written.
+    /// Whether it has ended and its last lines could not be written.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        matches!(self.state, State::Waiting { .. }) && !self.buffer.is_empty()
+        matches!(self.state, State::Held { .. })
     }
 
     /// Whether it has had a numbered entry.
@@ -441,7 +459,7 @@ pub struct Sessions {
     by_url: HashMap<SessionId, SlotId>,
     /// Those of breakout rooms.
     rooms: Rooms,
-    /// Waiting sessions by deadline. The grace is one constant, so the queue is in order; entries of sessions
+    /// Waiting sessions, and those that are held, by deadline. The grace is one constant, so the queue is in order; entries of sessions
     /// that were resumed meanwhile are stale and skipped.
     waiting: VecDeque<(Instant, SlotId)>,
     waiting_count: usize,
@@ -477,7 +495,7 @@ impl Sessions {
         self.slots.len() - self.waiting_count
     }
 
-    /// Waiting sessions.
+    /// Waiting sessions, those that are held among them.
     #[must_use]
     pub fn waiting_count(&self) -> usize {
         self.waiting_count
@@ -529,7 +547,7 @@ impl Sessions {
     /// Takes a session out without remembering it.
     pub fn forget(&mut self, session: SlotId) -> Option<Session> {
         let found = self.slots.remove(session)?;
-        if matches!(found.state, State::Waiting { .. }) {
+        if found.state.deadline().is_some() {
             self.waiting_count -= 1;
         }
         if self.by_url.get(&found.id) == Some(&session) {
@@ -564,7 +582,8 @@ impl Sessions {
             }
             return match before {
                 State::Open(from) => Arrival::TakenOver { session, from },
-                State::Waiting { .. } => {
+                // One that is held is under no id of a URL any more.
+                State::Waiting { .. } | State::Held { .. } => {
                     self.waiting_count -= 1;
                     Arrival::Resumed(session)
                 }
@@ -651,9 +670,7 @@ impl Sessions {
         if self.waiting.len() > 2 * self.waiting_count + WAITING_SLACK {
             let slots = &self.slots;
             self.waiting.retain(|(deadline, session)| {
-                slots
-                    .find(*session)
-                    .is_some_and(|found| found.state == State::Waiting { deadline: *deadline })
+                slots.find(*session).is_some_and(|found| found.state.deadline() == Some(*deadline))
             });
         }
         let at = self.waiting.partition_point(|(other, _)| *other <= deadline);
@@ -687,12 +704,23 @@ impl Sessions {
         Departure::Wait
     }
 
-    /// A session that was fed until now waits until `deadline`, with lines that could not be written.
-    pub fn hold(&mut self, session: SlotId, deadline: Instant) {
+    /// A session that was fed until now is over, but for its last lines, which are held until `deadline`.
+    pub fn hold(&mut self, session: SlotId, by_client: bool, deadline: Instant, now: Instant) {
         let Some(found) = self.slots.find_mut(session) else { return };
-        if matches!(std::mem::replace(&mut found.state, State::Waiting { deadline }), State::Waiting { .. }) {
+        if found.state.deadline().is_some() {
             // Its entry in the queue is stale now.
             self.waiting_count -= 1;
+        }
+        found.state = State::Held { deadline, by_client };
+        let (id, last, kin) = (found.id.clone(), found.ledger.received, found.kin.take());
+        if self.by_url.get(&id) == Some(&session) {
+            self.by_url.remove(&id);
+        }
+        if let Some(kin) = kin {
+            self.rooms.leave(kin, session);
+        }
+        if last > 0 {
+            self.remember(id, last, by_client, now);
         }
         self.queue_waiting(session, deadline);
     }
@@ -702,7 +730,7 @@ impl Sessions {
     pub fn expired(&mut self, now: Instant) -> Option<(SlotId, Expiry)> {
         while let Some(&(deadline, session)) = self.waiting.front() {
             let waits =
-                self.slots.find(session).is_some_and(|found| found.state == State::Waiting { deadline });
+                self.slots.find(session).is_some_and(|found| found.state.deadline() == Some(deadline));
             let why = if deadline <= now { Expiry::Grace } else { Expiry::Limit };
             if waits && deadline > now && self.waiting_count <= self.waiting_max {
                 return None;
@@ -724,7 +752,8 @@ impl Sessions {
     /// Takes a session out for good and, when it was numbered, remembers its id and last number.
     pub fn finish(&mut self, session: SlotId, by_client: bool, now: Instant) -> Option<Session> {
         let found = self.forget(session)?;
-        if found.is_numbered() {
+        // One that was held is remembered since then.
+        if found.is_numbered() && !found.is_held() {
             self.remember(found.id.clone(), found.ledger.received, by_client, now);
         }
         Some(found)

@@ -241,6 +241,17 @@ impl Ending {
     }
 }
 
+/// What was written of a session's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// Nothing: none were gathered.
+    Nothing,
+    /// More lines of its dump.
+    More,
+    /// The first lines of a dump that was not there before.
+    NewDump,
+}
+
 /// What an id means on a connection.
 #[derive(Debug)]
 enum Held {
@@ -479,27 +490,30 @@ impl Collector {
             && session.is_numbered()
         {
             session.ledger.doubt();
-            durability.commit.appended(key, None, true);
+            match &session.dump {
+                Some(dump) => durability.commit.appended(key, &dump.name, None, true),
+                None => durability.commit.continues_finished(key),
+            }
         }
     }
 
     /// Takes the result of a sync, and begins the next.
     fn sync(&mut self, tally: &mut Tally, now: Now) {
         let Some(durability) = &mut self.durability else { return };
-        if let Some(result) = durability.result() {
-            let covered = durability.commit.end();
-            if let Err(cause) = &result {
-                error!("dump.error err=\"cannot sync: {cause}\" sessions={}", covered.len());
-            }
-            for (key, mark) in covered {
-                match (&result, self.sessions.find_mut(key)) {
-                    (Ok(()), Some(session)) => {
+        match durability.result() {
+            None => {}
+            Some(Ok(())) => {
+                for (key, mark) in durability.commit.end() {
+                    if let Some(session) = self.sessions.find_mut(key) {
                         session.ledger.make_durable(mark);
                         self.acknowledge(key, tally, now);
                     }
-                    (Err(_), Some(_)) => self.sync_failed(key, tally, now),
-                    (_, None) => {}
                 }
+            }
+            Some(Err(cause)) => {
+                let lost = durability.commit.fail();
+                error!("dump.error err={} sessions={}", value(format!("cannot sync: {cause}")), lost.len());
+                lost.into_iter().for_each(|key| self.sync_failed(key, tally, now));
             }
         }
         if let Some(durability) = &mut self.durability {
@@ -512,10 +526,19 @@ impl Collector {
     /// anybody can. A numbered client brings everything behind the last good sync again, for a new part, whose
     /// `continuesFrom` tells where the proven part of the old one ends.
     fn sync_failed(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
-        tally.dump_sync_errors += 1;
-        tally.session_errors += 1;
-        if !self.flush(key, tally, now) {
+        if self.sessions.find(key).is_none() {
             return;
+        }
+        tally.dump_sync_errors += 1;
+        // No sync is to cover these lines any more.
+        match self.write_out(key, tally, now) {
+            Ok(_) => tally.session_errors += 1,
+            Err(failure) => {
+                tally.dump_write_errors += 1;
+                if !self.drop_lines(key, &failure, tally, now) {
+                    return;
+                }
+            }
         }
         let Some(session) = self.sessions.find_mut(key) else { return };
         session.ledger.forget_unsynced();
@@ -523,9 +546,10 @@ impl Collector {
         if let State::Open(connection) = session.state {
             self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
         }
-        let Some(session) = self.sessions.finish(key, false, now.instant) else { return };
+        let by_client = self.held_end(key).unwrap_or(false);
+        let Some(session) = self.sessions.finish(key, by_client, now.instant) else { return };
         if was_numbered {
-            self.note_ended(&session, false, now);
+            self.note_ended(&session, by_client, now);
         }
         if let Some(dump) = &session.dump {
             self.finish_dump(key, dump, Some(&session), tally, now);
@@ -1114,49 +1138,59 @@ impl Collector {
 
     /// Appends what is gathered for a session; a failure leaves it there.
     fn append(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> Result<(), AppendError> {
+        let written = self.write_out(key, tally, now)?;
+        let Some(session) = self.sessions.find_mut(key) else { return Ok(()) };
+        let is_new = match written {
+            Written::Nothing => return Ok(()),
+            Written::More => false,
+            Written::NewDump => true,
+        };
+        match (&mut self.durability, &session.dump) {
+            (Some(durability), Some(dump)) => {
+                let file = self.dumps.descriptor(key, dump);
+                durability.commit.appended(key, &dump.name, file, is_new);
+            }
+            (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
+        }
+        Ok(())
+    }
+
+    /// As [`Collector::append`], without a word to whoever makes it durable.
+    fn write_out(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> Result<Written, AppendError> {
         let needs_file =
             self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.buffer.is_empty());
         if needs_file && self.dumps.is_folder_removed() {
             self.restore_folder(tally);
         }
-        let Some(session) = self.sessions.find_mut(key) else { return Ok(()) };
+        let Some(session) = self.sessions.find_mut(key) else { return Ok(Written::Nothing) };
         if session.buffer.is_empty() {
             // Duplicates were put into it and taken out again.
             let buffer = std::mem::take(&mut session.buffer);
             self.keep_spare(buffer);
-            return Ok(());
+            return Ok(Written::Nothing);
         }
-        let bytes = match &mut session.dump {
+        let written = match &mut session.dump {
             Some(dump) => {
                 self.dumps.append(key, dump, &[&session.buffer])?;
-                session.buffer.len() as u64
+                self.bytes_in_progress += session.buffer.len() as u64;
+                Written::More
             }
             None => {
-                let bytes = create_dump(&mut self.dumps, key, session)?;
-                if let Some(dump) = &session.dump {
-                    let (conn, id) = (member("conn", session.last_connection), &session.id);
-                    let name = &dump.name;
-                    limited!(
-                        self.lines.create,
-                        now.instant,
-                        Level::Info,
-                        "dump.create{conn} session={id} dump={name}"
-                    );
-                }
-                bytes
+                self.bytes_in_progress += create_dump(&mut self.dumps, key, session)?;
+                let (conn, id) = (member("conn", session.last_connection), &session.id);
+                let name = session.dump.as_ref().map_or("", |dump| &*dump.name);
+                limited!(
+                    self.lines.create,
+                    now.instant,
+                    Level::Info,
+                    "dump.create{conn} session={id} dump={name}"
+                );
+                Written::NewDump
             }
         };
-        self.bytes_in_progress += bytes;
         let buffer = session.append();
-        match (&mut self.durability, &session.dump) {
-            (Some(durability), Some(dump)) => {
-                let file = self.dumps.descriptor(key, dump);
-                durability.commit.appended(key, file, needs_file);
-            }
-            (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
-        }
         self.keep_spare(buffer);
-        Ok(())
+        Ok(written)
     }
 
     fn keep_spare(&mut self, mut buffer: Vec<u8>) {

@@ -16,7 +16,6 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{Level, debug, error, warn};
@@ -42,9 +41,11 @@ use crate::session::{Arrival, Carried, Departure, Expiry, Farewell, Session, Ses
 mod disk;
 mod held;
 mod join;
+mod refusals;
 
 use disk::Disk;
 use held::HeldSessions;
+use refusals::Refusals;
 
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
 /// seconds" (client: its buffer must not fill).
@@ -204,6 +205,11 @@ pub enum Effect {
         /// The old connection.
         connection: SlotId,
     },
+    /// The client of this connection has gone on with its session on another one, under another id.
+    MovedOn {
+        /// The old connection.
+        connection: SlotId,
+    },
     /// A session could not be written; the connection loses it.
     SessionFailed {
         /// Who fed it.
@@ -277,9 +283,8 @@ pub struct Collector {
     acknowledge_queue: VecDeque<(Instant, SlotId)>,
     effects: Vec<Effect>,
     spare: Vec<Vec<u8>>,
-    /// Sessions whose last connection ended with a message that is too big, and the number they had then; bounded by
-    /// [`HOPELESS_MAX`].
-    hopeless: VecDeque<(Arc<str>, u64)>,
+    /// What sessions were sent away for, and may meet again; bounded by number and time.
+    refusals: Refusals,
     /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
     /// next start.
     unfinished: Vec<DumpFile>,
@@ -346,7 +351,7 @@ impl Collector {
             acknowledge_queue: VecDeque::new(),
             effects: Vec::new(),
             spare: Vec::new(),
-            hopeless: VecDeque::new(),
+            refusals: Refusals::default(),
             unfinished: Vec::new(),
             held: HeldSessions::default(),
             disk: Disk::default(),
@@ -979,21 +984,14 @@ impl Collector {
         let received =
             session.and_then(|key| self.sessions.find(key)).map_or(0, |found| found.ledger.received());
         let name = self.refused_name(feeder, &id, session);
-        if let Some(at) =
-            self.hopeless.iter().position(|(other, number)| *other == name && *number == received)
-        {
-            self.hopeless.remove(at);
-            if let Some(session) = session {
-                feeder.carried.remove(session);
-                self.finish(session, true, tally, now);
-            }
-            return CloseReason::Hopeless;
+        if !self.refusals.is_repeated(&name, received, now.instant) {
+            return reason;
         }
-        if self.hopeless.len() >= HOPELESS_MAX {
-            self.hopeless.pop_front();
+        if let Some(session) = session {
+            feeder.carried.remove(session);
+            self.finish(session, true, tally, now);
         }
-        self.hopeless.push_back((name, received));
-        reason
+        CloseReason::Hopeless
     }
 
     /// A connection ended: its sessions wait for their clients or are finished.
@@ -1385,9 +1383,6 @@ struct Gathered {
     /// Whether it is the first entry of the session.
     is_first: bool,
 }
-
-/// Messages that were too big, by session, that are remembered.
-const HOPELESS_MAX: usize = 1_000;
 
 /// Creates the file of a session and writes its first line and what is gathered. Returns the bytes written.
 fn create_dump(dumps: &mut DumpStore, key: SlotId, session: &mut Session) -> Result<u64, AppendError> {

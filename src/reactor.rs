@@ -626,6 +626,9 @@ impl Reactor {
                     Effect::Replaced { connection } => {
                         self.close(connection, &Ending::plain(CloseReason::Replaced), now);
                     }
+                    Effect::MovedOn { connection } => {
+                        self.close(connection, &Ending::plain(CloseReason::MovedOn), now);
+                    }
                     Effect::SessionFailed { connection, session, must_return } => {
                         self.session_failed(connection, session, must_return, now)
                     }

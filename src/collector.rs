@@ -84,6 +84,8 @@ pub struct CollectorSettings {
     pub reconnect_grace: Duration,
     /// `sessions.idle_s`; zero = never.
     pub session_idle: Duration,
+    /// `sessions.join_by_number`
+    pub join_by_number: bool,
     /// `limits.sessions`
     pub sessions_max: usize,
     /// `limits.waiting_sessions`

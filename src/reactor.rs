@@ -842,6 +842,7 @@ pub fn collector_settings(config: &Config) -> crate::collector::CollectorSetting
         min_free_bytes: config.dump.min_free_bytes,
         reconnect_grace: config.sessions.reconnect_grace,
         session_idle: config.sessions.idle,
+        join_by_number: config.sessions.join_by_number,
         sessions_max: config.limits.sessions_max,
         waiting_sessions_max: config.limits.waiting_sessions_max,
         sessions_per_connection_max: config.limits.sessions_per_connection_max,

@@ -10,6 +10,7 @@ use crate::limited;
 use crate::metrics::Tally;
 use crate::numbering;
 use crate::reactor::slots::SlotId;
+use crate::reasons::JoinedBy;
 use crate::rooms::{self, Decision, Evidence};
 use crate::session::{Session, State};
 
@@ -59,7 +60,11 @@ impl Collector {
         let kin = self.sessions.kin_of(&feeder.info, feeder.address);
         let mut left = rooms::PROOF_BYTES_IN_ALL_MAX;
         let evidence = |other: &Session| self.evidence(other, number, line, &mut left);
-        let decision = self.sessions.continuation(kin, number, evidence);
+        let decision = match self.sessions.continuation(kin, number, evidence) {
+            // Whoever else fits may be known to another server.
+            Decision::Join(_, JoinedBy::Number) if !self.settings.join_by_number => Decision::Doubtful,
+            decision @ (Decision::Join(..) | Decision::Alone | Decision::Doubtful) => decision,
+        };
         if decision == Decision::Doubtful {
             tally.sessions_unjoined += 1;
             let (conn, id) = (feeder.connection, &session.id);

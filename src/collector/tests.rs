@@ -23,6 +23,7 @@ impl Scene {
             min_free_bytes: 0,
             reconnect_grace: Duration::from_secs(660),
             session_idle: Duration::ZERO,
+            join_by_number: true,
             sessions_max: 100_000,
             waiting_sessions_max: 50_000,
             sessions_per_connection_max: 256,

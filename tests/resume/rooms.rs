@@ -292,6 +292,27 @@ fn of_two_that_fit_none_is_joined_without_a_proof() {
     assert_eq!(dumps_of(&archive, "one"), of_one);
 }
 
+/// Where another server may know of somebody else who fits, a number tells nothing; an entry that comes again does.
+#[test]
+fn without_joining_by_number_only_a_proof_joins() {
+    let server = settings().set("sessions.join_by_number", false).start();
+    let mut guest = Guest::new("proof");
+    drop_out(&server, &mut guest, 10);
+    let mut other = guest.clone();
+    other.connections = 10;
+    let mut socket = other.connect(&server, true);
+    other.send(&mut socket, 11..=12);
+    server.wait_for_metric(UNJOINED, 1.0);
+    socket.close(3001);
+    let mut socket = guest.connect(&server, true);
+    guest.send(&mut socket, 10..=12);
+    socket.close(3001);
+    wait_for_joined(&server, [1.0, 0.0]);
+    let archive = wait_until_archived(&server);
+    let both = [("proof-1".to_owned(), guest.lines(1..=12)), ("proof-11".to_owned(), other.lines(11..=12))];
+    assert_eq!(dumps_of(&archive, "proof"), both);
+}
+
 /// A connection that still looks alive may be somebody else's: it keeps its session, and a rest that may be its own
 /// stays apart.
 #[test]

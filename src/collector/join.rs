@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use log::Level;
 
-use super::{Collector, Effect, Feeder, Gathered, Now};
+use super::requests::Gathered;
+use super::{Collector, Effect, Feeder, Now};
 use crate::client::{ClientType, SessionId};
 use crate::limited;
 use crate::metrics::Tally;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::client::Agent;
+use crate::client::{Agent, ClientType};
 use crate::dump_folder::DumpFolder;
 
 struct Scene {

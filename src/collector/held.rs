@@ -93,11 +93,17 @@ impl Collector {
             // Its time may have been up.
             let Some(by_client) = self.held_end(key) else { continue };
             // What was due to be appended anyway may have been by now; that is as good.
-            if self.append(key, tally, now).is_err() {
-                self.held.sessions.push_back(key);
-                break;
+            match self.append(key, tally, now) {
+                Ok(()) => self.finish(key, by_client, tally, now),
+                Err(AppendError::Io { .. }) => {
+                    self.held.sessions.push_back(key);
+                    break;
+                }
+                // There is nothing left that they could be appended to.
+                Err(failure @ AppendError::Replaced { .. }) => {
+                    self.drop_lines(key, &failure, tally, now);
+                }
             }
-            self.finish(key, by_client, tally, now);
         }
         let held = self.held.sessions.iter().filter_map(|key| self.sessions.find(*key));
         self.held.bytes = held.map(cost).sum();

@@ -336,6 +336,26 @@ fn what_is_held_is_tried_once_more_at_the_stop() {
     session.expect_archived(&server, 100);
 }
 
+/// Lines are not held for a dump that is not there any more.
+#[test]
+fn a_dump_that_is_removed_takes_along_what_is_held_of_it() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 60).set("dump.flush_interval_ms", 1_000);
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let session = Session::new("removed");
+    let mut socket = session.connect(&server, 0);
+    (1..=100).for_each(|number| session.send(&mut socket, number));
+    assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
+    let filler = fill(&server.dump_path(""), 0);
+    socket.send_bytes(&[session.messages(101..=400), frames::close(Some(3001), "")].concat());
+    socket.expect_close(3001);
+    server.expect_log("held_bytes=");
+    std::fs::remove_file(server.dump_path("removed")).unwrap();
+    std::fs::remove_file(filler).unwrap();
+    server.wait_for_metric("rtcstats_dumps_removed_total", 1.0);
+    assert_eq!(server.metric("rtcstats_sessions{state=\"waiting\"}"), 0.0);
+}
+
 /// A folder in which nothing may be created is no full disk, and nobody is greeted for nothing.
 #[test]
 fn a_folder_that_may_not_be_written_is_told_apart_from_a_full_disk() {

@@ -5,7 +5,7 @@
 //! dump) is left in [`Collector::take_effects`] for the reactor.
 //!
 //! Here stand the table of its state, what connections do to sessions, and what is due when; the parts are modules of their
-//! own: `requests` (from a message into an append buffer), `appending` (from there into the dump), `syncing` (and onto the
+//! own: `requests` (from a message into an append buffer), `gathering` (whose is due), `appending` (into the dump), `syncing` (and onto the
 //! disk), `finishing` (the end of a session), `held` (an end that cannot be written), `join` (breakout rooms), `earlier` (what
 //! an earlier server left), `disk` (whether there is room).
 //!
@@ -13,8 +13,9 @@
 //! `dump.flush_bytes`, and at once when the session ends or changes hands. What is not appended is not acknowledged,
 //! so gathering costs a numbered client nothing; for others it is what a crash can lose.
 //!
-//! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message; what is held of
-//! clients that are gone by a number of its own (`held`); the effects by what one turn of the loop can cause.
+//! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message, and of all by
+//! `dump.flush_total_bytes` plus one message; what is held of clients that are gone by a number of its own (`held`); the
+//! effects by what one turn of the loop can cause.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -41,6 +42,7 @@ mod earlier;
 mod feeder;
 mod finishing;
 mod first_line;
+mod gathering;
 mod held;
 mod join;
 mod refusals;
@@ -51,6 +53,7 @@ pub use feeder::Feeder;
 
 use disk::Disk;
 use earlier::LEFTOVERS_PER_TURN;
+use gathering::Gathering;
 use held::HeldSessions;
 use refusals::Refusals;
 
@@ -71,6 +74,8 @@ pub struct CollectorSettings {
     pub flush_interval: Duration,
     /// `dump.flush_bytes`
     pub flush_bytes: usize,
+    /// `dump.flush_total_bytes`
+    pub flush_total_bytes: usize,
     /// `dump.min_free_bytes`
     pub min_free_bytes: u64,
     /// `sessions.reconnect_grace_s`
@@ -175,13 +180,12 @@ pub struct Collector {
     sessions: Sessions,
     agents: Agents,
     dumps: DumpStore,
-    /// Sessions with gathered lines, by the time at which they are appended at latest. One constant interval, so in
-    /// order; at most one entry per session.
-    flush_queue: VecDeque<(Instant, SlotId)>,
-    /// Sessions with an unacknowledged number, likewise.
+    /// Sessions with gathered lines; at most one place per session.
+    gathering: Gathering,
+    /// Sessions with an unacknowledged number, by the time at which it is acknowledged at latest. One constant interval, so
+    /// in order; at most one entry per session.
     acknowledge_queue: VecDeque<(Instant, SlotId)>,
     effects: Vec<Effect>,
-    spare: Vec<Vec<u8>>,
     /// What sessions were sent away for, and may meet again; bounded by number and time.
     refusals: Refusals,
     /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
@@ -246,10 +250,9 @@ impl Collector {
             sessions,
             agents: Agents::default(),
             dumps,
-            flush_queue: VecDeque::new(),
+            gathering: Gathering::default(),
             acknowledge_queue: VecDeque::new(),
             effects: Vec::new(),
-            spare: Vec::new(),
             refusals: Refusals::default(),
             unfinished: Vec::new(),
             held: HeldSessions::default(),
@@ -310,6 +313,7 @@ impl Collector {
     /// session is forgotten, and its client starts from what it still has.
     fn dump_removed(&mut self, key: SlotId, tally: &mut Tally) {
         let Some(gone) = self.sessions.forget(key) else { return };
+        self.gathering.remove(gone.buffer.len());
         tally.dumps_removed += 1;
         if let State::Open(connection) = gone.state {
             let must_return = gone.must_return();
@@ -435,19 +439,14 @@ impl Collector {
 
     fn run_queues(&mut self, tally: &mut Tally, now: Now) -> bool {
         let mut budget = FLUSHES_PER_TURN;
-        while let Some(&(deadline, key)) = self.flush_queue.front() {
-            if deadline > now.instant {
-                break;
-            }
-            if budget == 0 {
-                return true;
-            }
+        while budget > 0
+            && let Some(key) = self.gathering.take_due(now.instant)
+        {
             budget -= 1;
-            self.flush_queue.pop_front();
-            if let Some(session) = self.sessions.find_mut(key) {
-                session.flush_pending = false;
-                self.flush(key, tally, now);
-            }
+            self.flush_queued(key, tally, now);
+        }
+        if budget == 0 {
+            return true;
         }
         while let Some(&(deadline, key)) = self.acknowledge_queue.front() {
             if deadline > now.instant {
@@ -482,7 +481,7 @@ impl Collector {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let fronts = [
-            self.flush_queue.front().map(|(deadline, _)| *deadline),
+            self.gathering.next_deadline(),
             self.acknowledge_queue.front().map(|(deadline, _)| *deadline),
             self.sessions.next_expiry(),
         ];
@@ -491,13 +490,18 @@ impl Collector {
 
     /// Gives memory back that a crowd of sessions needed; called once a second.
     pub fn shrink(&mut self) {
-        for queue in [&mut self.flush_queue, &mut self.acknowledge_queue] {
-            if queue.len() < queue.capacity() / 8 {
-                queue.shrink_to(QUEUE_KEPT);
-            }
+        self.gathering.shrink();
+        debug_assert_eq!(self.gathering.bytes(), self.count_gathered(), "all buffers together");
+        if self.acknowledge_queue.len() < self.acknowledge_queue.capacity() / 8 {
+            self.acknowledge_queue.shrink_to(QUEUE_KEPT);
         }
         self.held.shrink();
         self.sessions.shrink();
+    }
+
+    fn count_gathered(&self) -> usize {
+        let found = self.sessions.all().into_iter().filter_map(|key| self.sessions.find(key));
+        found.map(|session| session.buffer.len()).sum()
     }
 }
 

@@ -205,6 +205,8 @@ pub struct DumpConfig {
     pub flush_interval: Duration,
     /// A session's gathered entries are appended at latest at this size.
     pub flush_bytes: usize,
+    /// The gathered entries of all sessions: over this size, those are appended that were gathered longest.
+    pub flush_total_bytes: usize,
     /// What an acknowledgement promises.
     pub durability: Durability,
     /// Open dump descriptors kept; `None` = a quarter of the descriptor limit.

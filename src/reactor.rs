@@ -839,6 +839,7 @@ pub fn collector_settings(config: &Config) -> crate::collector::CollectorSetting
     crate::collector::CollectorSettings {
         flush_interval: config.dump.flush_interval,
         flush_bytes: config.dump.flush_bytes,
+        flush_total_bytes: config.dump.flush_total_bytes,
         min_free_bytes: config.dump.min_free_bytes,
         reconnect_grace: config.sessions.reconnect_grace,
         session_idle: config.sessions.idle,

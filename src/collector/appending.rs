@@ -17,10 +17,6 @@ use crate::session::{Departure, Farewell, State};
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
 /// seconds" (client: its buffer must not fill).
 const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
-/// Free append buffers that are kept for reuse.
-const SPARE_BUFFERS_MAX: usize = 64;
-/// Largest append buffer that is kept for reuse.
-const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// What was written of a session's lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +45,14 @@ impl Collector {
                 self.append_failed(key, &failure, tally, now);
                 false
             }
+        }
+    }
+
+    /// As [`Collector::flush`], of a session that was just taken out of the queue.
+    pub(super) fn flush_queued(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
+        if let Some(session) = self.sessions.find_mut(key) {
+            session.flush_pending = false;
+            self.flush(key, tally, now);
         }
     }
 
@@ -87,7 +91,7 @@ impl Collector {
         if session.buffer.is_empty() {
             // Duplicates were put into it and taken out again.
             let buffer = std::mem::take(&mut session.buffer);
-            self.keep_spare(buffer);
+            self.gathering.reuse(buffer);
             return Ok(Written::Nothing);
         }
         let written = match &mut session.dump {
@@ -110,16 +114,9 @@ impl Collector {
             }
         };
         let buffer = session.append();
-        self.keep_spare(buffer);
+        self.gathering.remove(buffer.len());
+        self.gathering.reuse(buffer);
         Ok(written)
-    }
-
-    pub(super) fn keep_spare(&mut self, mut buffer: Vec<u8>) {
-        let is_useful = (1..=SPARE_BUFFER_BYTES_MAX).contains(&buffer.capacity());
-        if is_useful && self.spare.len() < SPARE_BUFFERS_MAX {
-            buffer.clear();
-            self.spare.push(buffer);
-        }
     }
 
     pub(super) fn acknowledge(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
@@ -181,6 +178,7 @@ impl Collector {
     ) -> bool {
         let Some(session) = self.sessions.find_mut(key) else { return false };
         let (conn, lost_bytes) = (member("conn", session.last_connection), session.drop_buffer());
+        self.gathering.remove(lost_bytes);
         tally.session_errors += 1;
         limited!(
             self.lines.error,

@@ -28,11 +28,17 @@ const HELD_FOR: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct HeldSessions {
     sessions: VecDeque<SlotId>,
-    /// What they cost, as far as it is known since they were last tried.
+    /// What they cost, and their lines alone, as far as it is known since they were last tried.
     bytes: usize,
+    lines_bytes: usize,
 }
 
 impl HeldSessions {
+    /// Lines that are held, in bytes.
+    pub(super) fn lines_bytes(&self) -> usize {
+        self.lines_bytes
+    }
+
     /// Gives memory back that a crowd of them needed.
     pub(super) fn shrink(&mut self) {
         if self.sessions.len() < self.sessions.capacity() / 8 {
@@ -81,6 +87,7 @@ impl Collector {
             session.buffer.len()
         );
         self.held.bytes += cost(session);
+        self.held.lines_bytes += session.buffer.len();
         self.held.sessions.push_back(key);
         self.sessions.hold(key, by_client, now.instant + HELD_FOR, now.instant);
     }
@@ -106,7 +113,9 @@ impl Collector {
             }
         }
         let held = self.held.sessions.iter().filter_map(|key| self.sessions.find(*key));
-        self.held.bytes = held.map(cost).sum();
+        (self.held.bytes, self.held.lines_bytes) = held.fold((0, 0), |(bytes, lines_bytes), session| {
+            (bytes + cost(session), lines_bytes + session.buffer.len())
+        });
     }
 
     /// Whether its client ended a session that is held; `None` when it is not.

@@ -1,7 +1,6 @@
 //! What a client sends: each request finds or opens its session, and its line goes into the session's append buffer.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use log::Level;
 
@@ -14,10 +13,6 @@ use crate::protocol::{self, Request, RequestType};
 use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, RequestFault};
 use crate::session::{State, Verdict};
-
-/// Sessions whose deadlines are as close as this are flushed together, at the last of them: so the loop wakes up once
-/// for all, and the next line of a client that sends one each interval goes into the same append.
-const FLUSH_GROUP: Duration = Duration::from_millis(20);
 
 /// What an id means on a connection.
 #[derive(Debug)]
@@ -126,7 +121,7 @@ impl Collector {
         let key = feeder.carried.find(entry.id, &self.sessions)?;
         let session = self.sessions.find_mut(key).filter(|found| found.is_fed_by(feeder.connection))?;
         if session.buffer.capacity() == 0 {
-            session.buffer = self.spare.pop().unwrap_or_default();
+            session.buffer = self.gathering.buffer();
         }
         let is_first = !session.has_entries();
         let start = session.buffer.len();
@@ -286,7 +281,7 @@ impl Collector {
             return Ok(Ok(()));
         }
         if session.buffer.capacity() == 0 {
-            session.buffer = self.spare.pop().unwrap_or_default();
+            session.buffer = self.gathering.buffer();
         }
         let start = session.buffer.len();
         let is_first = !session.has_entries();
@@ -327,6 +322,7 @@ impl Collector {
                 tally.sessions_started += u64::from(is_first);
                 tally.entries_appended += 1;
                 tally.entries_appended_bytes += added as u64;
+                self.gathering.add(added);
             }
         }
         if let Verdict::Gap(missing) = verdict {
@@ -344,13 +340,11 @@ impl Collector {
             self.flush(key, tally, now);
         } else if !session.flush_pending {
             session.flush_pending = true;
-            // At latest after the interval: the group forms in the time before it ends.
-            let latest = now.instant + self.settings.flush_interval;
-            let due = match self.flush_queue.back() {
-                Some((last, _)) if *last + FLUSH_GROUP >= latest => *last,
-                Some(_) | None => latest,
-            };
-            self.flush_queue.push_back((due, key));
+            self.gathering.enqueue(key, now.instant + self.settings.flush_interval);
+        }
+        while self.gathering.bytes() > self.settings.flush_total_bytes + self.held.lines_bytes() {
+            let Some(oldest) = self.gathering.take_oldest() else { break };
+            self.flush_queued(oldest, tally, now);
         }
         Ok(Ok(()))
     }

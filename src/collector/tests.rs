@@ -20,6 +20,7 @@ impl Scene {
         let settings = CollectorSettings {
             flush_interval: Duration::from_secs(1),
             flush_bytes: 65_536,
+            flush_total_bytes: 16 << 20,
             min_free_bytes: 0,
             reconnect_grace: Duration::from_secs(660),
             session_idle: Duration::ZERO,

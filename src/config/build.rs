@@ -77,6 +77,7 @@ impl Reader<'_> {
         DumpConfig {
             flush_interval: self.milliseconds("dump.flush_interval_ms"),
             flush_bytes: self.integer("dump.flush_bytes"),
+            flush_total_bytes: self.integer("dump.flush_total_bytes"),
             durability: match self.text("dump.durability") {
                 "power" => Durability::Power,
                 _ => Durability::Process,

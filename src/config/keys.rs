@@ -78,6 +78,7 @@ pub(super) const KEYS: &[Key] = &[
     key("log.format", Word(&["text", "json"]), Restart),
     key("dump.flush_interval_ms", integer(0, 60_000), Reload),
     key("dump.flush_bytes", integer(KIB, 16 * MIB), Reload),
+    key("dump.flush_total_bytes", integer(MIB, INTEGER_MAX), Reload),
     key("dump.durability", Word(&["process", "power"]), Restart),
     key("dump.open_files_max", integer(0, COUNT_MAX), Restart),
     key("dump.min_free_bytes", integer(0, INTEGER_MAX), Reload),

@@ -78,6 +78,7 @@ fn the_built_in_configuration_is_the_contract() {
     assert_eq!(config.log, LogConfig { level: log::LevelFilter::Info, format: LogFormat::Text });
     assert_eq!(config.dump.flush_interval, Duration::from_millis(1000));
     assert_eq!(config.dump.flush_bytes, 65536);
+    assert_eq!(config.dump.flush_total_bytes, 16 << 20);
     assert_eq!(config.dump.durability, Durability::Process);
     assert_eq!(config.dump.open_files_max, None);
     assert_eq!(config.dump.min_free_bytes, 1 << 30);
@@ -188,7 +189,13 @@ fn another(key: &Key) -> &'static str {
     match (key.name, key.allowed) {
         ("archive.enabled" | "records.enabled" | "sessions.join_by_number", _) => "false",
         ("archive.gzip_level", _) => "3",
-        ("limits.line_bytes" | "limits.session_bytes" | "limits.incomplete_bytes", _) => "5000000",
+        (
+            "limits.line_bytes"
+            | "limits.session_bytes"
+            | "limits.incomplete_bytes"
+            | "dump.flush_total_bytes",
+            _,
+        ) => "5000000",
         ("limits.sessions", _) => "70000",
         ("reactor.coalesce_ms" | "workers.queue_jobs_max" | "limits.head_headers", _) => "40",
         ("limits.nesting", _) => "100",

@@ -4,10 +4,10 @@
 //! other. Names no socket: a connection is its slot id. What concerns the outside (acknowledge, close, a finished
 //! dump) is left in [`Collector::take_effects`] for the reactor.
 //!
-//! Here stand the table of its state, what connections do to sessions, and what is due when; the parts are modules of their
-//! own: `requests` (from a message into an append buffer), `gathering` (whose is due), `appending` (into the dump), `syncing` (and onto the
-//! disk), `finishing` (the end of a session), `held` (an end that cannot be written), `join` (breakout rooms), `earlier` (what
-//! an earlier server left), `disk` (whether there is room).
+//! Here stand the table of its state, what connections do to sessions, and what is due when; the parts are modules of
+//! their own: `requests` (from a message into an append buffer), `gathering` (whose is due), `appending` (into the dump),
+//! `syncing` (onto the disk), `finishing` (the end of a session), `held` (an end that cannot be written), `join` (breakout
+//! rooms), `earlier` (what an earlier server left), `disk` (whether there is room).
 //!
 //! Entries are gathered per session and appended at latest `dump.flush_interval_ms` after the first of them, at
 //! `dump.flush_bytes`, and at once when the session ends or changes hands. What is not appended is not acknowledged,

@@ -16,7 +16,7 @@ use crate::session::{State, Verdict};
 
 /// What an id means on a connection.
 #[derive(Debug)]
-enum Held {
+enum Meaning {
     /// A session that it feeds.
     Live(SlotId),
     /// One that it fed until now; why it is to be closed if it carries no other.
@@ -175,22 +175,22 @@ impl Collector {
     ) -> Result<Result<(), RequestFault>, Ending> {
         match request.kind {
             RequestType::Keepalive => {}
-            RequestType::Close => match self.held(feeder, &request.id) {
-                Held::Live(session) => {
+            RequestType::Close => match self.meaning(feeder, &request.id) {
+                Meaning::Live(session) => {
                     feeder.carried.remove_named(session, &request.id);
                     if self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
                         self.finish_gone(session, true, tally, now);
                     }
                 }
-                Held::Lost(_) | Held::Nothing => {}
+                Meaning::Lost(_) | Meaning::Nothing => {}
             },
             RequestType::Identity | RequestType::StatsEntry => {
-                let session = match self.held(feeder, &request.id) {
-                    Held::Live(session) => session,
+                let session = match self.meaning(feeder, &request.id) {
+                    Meaning::Live(session) => session,
                     // What comes after entries that were lost must not close up to those before them.
-                    Held::Lost(ending) if feeder.carried.len() <= 1 => return Err(ending),
-                    Held::Lost(_) => return Ok(Err(RequestFault::StorageError)),
-                    Held::Nothing => match self.open_session(feeder, &request.id, tally, now) {
+                    Meaning::Lost(ending) if feeder.carried.len() <= 1 => return Err(ending),
+                    Meaning::Lost(_) => return Ok(Err(RequestFault::StorageError)),
+                    Meaning::Nothing => match self.open_session(feeder, &request.id, tally, now) {
                         Ok(session) => session,
                         Err(fault) => return Ok(Err(fault)),
                     },
@@ -203,17 +203,17 @@ impl Collector {
 
     /// What `id` means on this connection. Until the end of the turn it may still bring entries of a session that
     /// failed, or went to another connection.
-    fn held(&self, feeder: &Feeder, id: &str) -> Held {
+    fn meaning(&self, feeder: &Feeder, id: &str) -> Meaning {
         let Some(session) = feeder.carried.find(id, &self.sessions) else {
             let is_gone = feeder.carried.is_only_gone(&self.sessions);
             let is_by_url = feeder.url_id.as_ref().is_some_and(|by_url| by_url.as_str() == id);
-            return if is_gone && is_by_url { Held::Lost(Ending::storage()) } else { Held::Nothing };
+            return if is_gone && is_by_url { Meaning::Lost(Ending::storage()) } else { Meaning::Nothing };
         };
         match self.sessions.find(session).map(|found| found.state) {
-            Some(State::Open(connection)) if connection == feeder.connection => Held::Live(session),
-            Some(State::Open(_)) => Held::Lost(Ending::plain(CloseReason::Replaced)),
-            Some(State::Waiting { .. }) => Held::Lost(Ending::storage()),
-            Some(State::Held { .. }) | None => Held::Nothing,
+            Some(State::Open(connection)) if connection == feeder.connection => Meaning::Live(session),
+            Some(State::Open(_)) => Meaning::Lost(Ending::plain(CloseReason::Replaced)),
+            Some(State::Waiting { .. }) => Meaning::Lost(Ending::storage()),
+            Some(State::Held { .. }) | None => Meaning::Nothing,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::session::State;
 
 impl Collector {
     /// What a session takes over from before a restart, or from a dump that is finished, may never have been synced. It
-    /// is not named in a greeting before the next sync, of everything; until then its client sends it again, in vain.
+    /// is not named in a greeting before a sync that covers it; until then its client sends it again, in vain.
     pub(super) fn doubt(&mut self, key: SlotId) {
         if let (Some(durability), Some(session)) = (&mut self.durability, self.sessions.find_mut(key))
             && session.is_numbered()

@@ -1,7 +1,7 @@
 //! The disk fails: full, broken, read-only, removed, no descriptors. Nothing acknowledged is missing afterwards, the
 //! process lives, tells its clients, and recovers by itself.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::client::{Client, Leave, Plan, Whereabouts};
 use crate::kills::{scaled, settle};
+use crate::power::wait_until_attached;
 use crate::record::{Figures, Record};
 use crate::support::frames;
 use crate::support::{Rng, Settings, TestServer, Upgrade, WsClient};
@@ -540,15 +541,13 @@ impl Fault {
             eprintln!("SKIPPED: there is no strace");
             return None;
         };
-        let mut said = String::new();
-        for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
-            if line.contains("attached") {
-                return Some(Self(child));
+        match wait_until_attached(&mut child) {
+            Ok(()) => Some(Self(child)),
+            Err(said) => {
+                eprintln!("SKIPPED: strace cannot attach: {said}");
+                None
             }
-            said += &line;
         }
-        eprintln!("SKIPPED: strace cannot attach: {said}");
-        None
     }
 
     fn end(mut self) {

@@ -5,7 +5,7 @@
 //! dump) is left in [`Collector::take_effects`] for the reactor.
 //!
 //! Here stand the table of its state, what connections do to sessions, and what is due when; the parts are modules of
-//! their own: `requests` (from a message into an append buffer), `gathering` (whose is due), `appending` (into the dump),
+//! their own: `requests` (from a message to a gathered line), `flush_queue` (whose is due), `appending` (into the dump),
 //! `syncing` (onto the disk), `finishing` (the end of a session), `held` (an end that cannot be written), `join` (breakout
 //! rooms), `earlier` (what an earlier server left), `disk` (whether there is room).
 //!
@@ -14,7 +14,7 @@
 //! so gathering costs a numbered client nothing; for others it is what a crash can lose.
 //!
 //! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message, and of all by
-//! `dump.flush_total_bytes` plus one message; what is held of clients that are gone by a number of its own (`held`); the
+//! `dump.flush_total_bytes` plus one message (`slabs`); what is held of clients that are gone by a number of its own (`held`); the
 //! effects by what one turn of the loop can cause.
 
 use std::borrow::Cow;
@@ -35,6 +35,7 @@ use crate::metrics::{Tally, WaitingEnd};
 use crate::reactor::slots::SlotId;
 use crate::reasons::CloseReason;
 use crate::session::{Arrival, Departure, Expiry, Farewell, Sessions, State};
+use crate::slabs::Slabs;
 
 mod appending;
 mod disk;
@@ -42,7 +43,7 @@ mod earlier;
 mod feeder;
 mod finishing;
 mod first_line;
-mod gathering;
+mod flush_queue;
 mod held;
 mod join;
 mod refusals;
@@ -53,7 +54,7 @@ pub use feeder::Feeder;
 
 use disk::Disk;
 use earlier::LEFTOVERS_PER_TURN;
-use gathering::Gathering;
+use flush_queue::FlushQueue;
 use held::HeldSessions;
 use refusals::Refusals;
 
@@ -181,7 +182,9 @@ pub struct Collector {
     agents: Agents,
     dumps: DumpStore,
     /// Sessions with gathered lines; at most one place per session.
-    gathering: Gathering,
+    flush_queue: FlushQueue,
+    /// What they have gathered.
+    slabs: Slabs,
     /// Sessions with an unacknowledged number, by the time at which it is acknowledged at latest. One constant interval, so
     /// in order; at most one entry per session.
     acknowledge_queue: VecDeque<(Instant, SlotId)>,
@@ -250,7 +253,8 @@ impl Collector {
             sessions,
             agents: Agents::default(),
             dumps,
-            gathering: Gathering::default(),
+            flush_queue: FlushQueue::default(),
+            slabs: Slabs::default(),
             acknowledge_queue: VecDeque::new(),
             effects: Vec::new(),
             refusals: Refusals::default(),
@@ -312,8 +316,8 @@ impl Collector {
     /// The dump of a session is gone. What was durable is gone with it; nobody may be told otherwise again, so the
     /// session is forgotten, and its client starts from what it still has.
     fn dump_removed(&mut self, key: SlotId, tally: &mut Tally) {
-        let Some(gone) = self.sessions.forget(key) else { return };
-        self.gathering.remove(gone.buffer.len());
+        let Some(mut gone) = self.sessions.forget(key) else { return };
+        self.slabs.release(&mut gone.lines);
         tally.dumps_removed += 1;
         if let State::Open(connection) = gone.state {
             let must_return = gone.must_return();
@@ -440,7 +444,7 @@ impl Collector {
     fn run_queues(&mut self, tally: &mut Tally, now: Now) -> bool {
         let mut budget = FLUSHES_PER_TURN;
         while budget > 0
-            && let Some(key) = self.gathering.take_due(now.instant)
+            && let Some(key) = self.flush_queue.take_due(now.instant)
         {
             budget -= 1;
             self.flush_queued(key, tally, now);
@@ -481,7 +485,7 @@ impl Collector {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let fronts = [
-            self.gathering.next_deadline(),
+            self.flush_queue.next_deadline(),
             self.acknowledge_queue.front().map(|(deadline, _)| *deadline),
             self.sessions.next_expiry(),
         ];
@@ -490,8 +494,9 @@ impl Collector {
 
     /// Gives memory back that a crowd of sessions needed; called once a second.
     pub fn shrink(&mut self) {
-        self.gathering.shrink();
-        debug_assert_eq!(self.gathering.bytes(), self.count_gathered(), "all buffers together");
+        self.flush_queue.shrink();
+        self.slabs.shrink();
+        debug_assert_eq!(self.slabs.live_bytes(), self.count_gathered(), "all sessions together");
         if self.acknowledge_queue.len() < self.acknowledge_queue.capacity() / 8 {
             self.acknowledge_queue.shrink_to(QUEUE_KEPT);
         }
@@ -501,7 +506,7 @@ impl Collector {
 
     fn count_gathered(&self) -> usize {
         let found = self.sessions.all().into_iter().filter_map(|key| self.sessions.find(key));
-        found.map(|session| session.buffer.len()).sum()
+        found.map(|session| session.lines.bytes()).sum()
     }
 }
 

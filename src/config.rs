@@ -205,7 +205,7 @@ pub struct DumpConfig {
     pub flush_interval: Duration,
     /// A session's gathered entries are appended at latest at this size.
     pub flush_bytes: usize,
-    /// The gathered entries of all sessions: over this size, those are appended that were gathered longest.
+    /// Memory in use for the gathered entries of all sessions, over which those are appended that gather longest.
     pub flush_total_bytes: usize,
     /// What an acknowledgement promises.
     pub durability: Durability,
@@ -347,6 +347,6 @@ pub struct AuthConfig {
 /// `privacy.*`
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PrivacyConfig {
-    /// Whether client addresses are cut in what is archived and published.
+    /// Whether IP addresses, whoever has them, are cut in what is archived and published.
     pub obfuscate_ip: bool,
 }

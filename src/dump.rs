@@ -150,7 +150,7 @@ impl DumpStore {
         owner: SlotId,
         id: &SessionId,
         first_line: impl FnOnce(u32, &mut Vec<u8>),
-        lines: &[u8],
+        lines: Vec<IoSlice<'_>>,
     ) -> Result<DumpFile, AppendError> {
         let failed = |source: io::Error| AppendError::Io { name: id.share(), source };
         let (name, part, file) = self.create_free_name(id).map_err(failed)?;
@@ -160,7 +160,8 @@ impl DumpStore {
         self.open.put(owner, &mut dump, file);
         let mut first = Vec::with_capacity(512);
         first_line(part, &mut first);
-        let written = self.append(owner, &mut dump, &[&first, lines]);
+        let parts = std::iter::once(IoSlice::new(&first)).chain(lines).collect();
+        let written = self.append(owner, &mut dump, parts);
         if let Err(error) = written {
             self.open.forget(owner, &dump);
             // Nothing useful is in it; a failure to remove it leaves an empty file that the next start removes.
@@ -209,12 +210,17 @@ impl DumpStore {
         }
     }
 
-    /// Appends whole lines in one write. A short write is cut back to the end of the last full line that was there
+    /// Appends whole lines, their text in parts, in one write. A short write is cut back to the end of the last full line that was there
     /// before.
     ///
     /// # Errors
     /// The file then has the size it had; the caller decides whether to try again.
-    pub fn append(&mut self, owner: SlotId, dump: &mut DumpFile, parts: &[&[u8]]) -> Result<(), AppendError> {
+    pub fn append(
+        &mut self,
+        owner: SlotId,
+        dump: &mut DumpFile,
+        mut parts: Vec<IoSlice<'_>>,
+    ) -> Result<(), AppendError> {
         let failed = |name: &str, source: io::Error| AppendError::Io { name: name.into(), source };
         if self.open.find(owner, dump).is_none() {
             let file = self.reopen(dump)?;
@@ -224,7 +230,7 @@ impl DumpStore {
             return Err(failed(&dump.name, io::ErrorKind::NotFound.into()));
         };
         let total: usize = parts.iter().map(|part| part.len()).sum();
-        match write_all_at_once(file, parts) {
+        match write_all_at_once(file, &mut parts) {
             // What went into a file without a name is gone with it.
             Ok(()) if rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0) => {
                 self.open.forget(owner, dump);
@@ -331,9 +337,7 @@ impl DumpStore {
 }
 
 /// One `writev`; a short one is an error of the file system being full, found by writing the rest.
-fn write_all_at_once(mut file: &File, parts: &[&[u8]]) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    let mut slices = slices.as_mut_slice();
+fn write_all_at_once(mut file: &File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
     while slices.iter().any(|slice| !slice.is_empty()) {
         match file.write_vectored(slices) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -36,10 +36,10 @@
 //! # Where a byte goes
 //!
 //! The [`reactor`] reads into one buffer that all sockets share. The [`connection`] decodes frames in that buffer
-//! ([`websocket`]), [`protocol`] takes requests out of the messages, and the [`collector`] puts each entry's line into
-//! the append buffer of its [`session`]. At latest `dump.flush_interval_ms` later, at `dump.flush_bytes`, and when the
-//! session ends or changes hands, the buffer is appended to the [`dump`] in one write; only then is anything in it
-//! acknowledged; under `dump.durability = "power"` only once a thread of its own ([`durability`]) has synced it. A session
+//! ([`websocket`]), [`protocol`] takes requests out of the messages, and the [`collector`] puts each entry's line
+//! into [`slabs`], memory for the lines of all, where its [`session`] gathers. At latest `dump.flush_interval_ms` later, at
+//! `dump.flush_bytes`, and when the session ends or changes hands, what it gathered is appended to the [`dump`] in one write;
+//! only then is anything in it acknowledged; under `dump.durability = "power"` only once a thread of its own ([`durability`]) has synced it. A session
 //! that ends moves its dump to `finished/`, by rename: from now on it is a job, also after a
 //! crash. A [worker](workers) reads it once, derives the document ([`extract`]), writes document and compressed dump
 //! ([`archive`]) and rows ([`records_store`]), and removes it. With `privacy.obfuscate_ip` all three pass [`privacy`] on their
@@ -54,7 +54,7 @@
 //! | loop | [`reactor`] with its slots, timers and desk | mio, all below | JSON, frames, file formats |
 //! | one socket | [`connection`], [`http`], [`handshake`], [`websocket`], [`tls`] | any `Read + Write` | mio, threads, dumps |
 //! | who may send | [`gate`], [`auth`], [`address`] | what a head says | sockets, dumps |
-//! | one record | [`collector`], [`session`], [`dump`], [`leftovers`], [`ended`], [`durability`] | descriptors of dumps | sockets |
+//! | one record | [`collector`], [`session`], [`slabs`], [`dump`], [`leftovers`], [`ended`], [`durability`] | descriptors of dumps | sockets |
 //! | after the end | [`workers`], [`archive`], [`records_store`], [`recovery`], [`dump_folder`], [`beneath`] | files, threads | sockets |
 //! | pure, of the wire | [`protocol`], [`numbering`], [`rooms`], [`blocks`], [`reasons`] | serde | files, sockets, clock |
 //! | pure, of the dump | [`extract`], [`records`], [`privacy`], [`client`], [`jobs`] | serde | files, sockets, clock |
@@ -126,6 +126,7 @@ pub mod rooms;
 pub mod serve;
 pub mod session;
 pub mod signals;
+pub mod slabs;
 pub mod systemd;
 pub mod tls;
 pub mod websocket;

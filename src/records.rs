@@ -10,6 +10,7 @@
 mod row;
 
 use crate::extract::{Document, DocumentFeatures, Features, PeerConnectionFeatures, TrackFeatures, Value};
+use crate::privacy::Cutter;
 use row::{Row, RowId, sql_time};
 
 /// What the rows say besides the document.
@@ -76,16 +77,47 @@ pub struct Rows {
     pub ids: Vec<String>,
 }
 
-/// The rows of a document, only tables that get any. None for back ends and dumps without a usable first line.
+/// The rows of a document, only tables that get any. None for back ends and dumps without a usable first line. With a `cutter`
+/// they are without addresses: they are cut as they are written, so that nothing is held twice.
 #[must_use]
-pub fn rows(document: &Document, context: &RecordsContext<'_>) -> Vec<Rows> {
+pub fn rows(document: &Document, context: &RecordsContext<'_>, mut cutter: Option<&mut Cutter>) -> Vec<Rows> {
     let DocumentFeatures::Rtcstats(features) = document.features() else { return Vec::new() };
     let builder = Builder::new(document, features, context);
-    let mut tables = Table::ALL.map(|table| Rows { table, lines: Vec::new(), ids: Vec::new() });
-    for rows in &mut tables {
-        builder.fill(rows);
-    }
+    let tables = Table::ALL.map(|table| {
+        let mut rows =
+            RowsWriter { table, lines: Vec::new(), ids: Vec::new(), cutter: cutter.as_deref_mut() };
+        builder.fill(&mut rows);
+        rows.finish()
+    });
     tables.into_iter().filter(|rows| !rows.ids.is_empty()).collect()
+}
+
+/// A table's rows while they are written.
+struct RowsWriter<'a> {
+    table: Table,
+    lines: Vec<u8>,
+    ids: Vec<String>,
+    cutter: Option<&'a mut Cutter>,
+}
+
+impl RowsWriter<'_> {
+    fn push(&mut self, row: Row) {
+        let id = match &mut self.cutter {
+            Some(cutter) => {
+                let mut writer = cutter.write_to(&mut self.lines);
+                let id = row.write(&mut writer);
+                writer.end();
+                id
+            }
+            None => row.write(&mut self.lines),
+        };
+        self.ids.push(id);
+    }
+
+    fn finish(self) -> Rows {
+        let Self { table, lines, ids, cutter: _ } = self;
+        Rows { table, lines, ids }
+    }
 }
 
 /// What all rows of a document share.
@@ -104,7 +136,7 @@ impl<'a> Builder<'a> {
         Self { document, features, context, create_date, conference_start }
     }
 
-    fn fill(&self, rows: &mut Rows) {
+    fn fill(&self, rows: &mut RowsWriter<'_>) {
         match rows.table {
             Table::Meeting => self.meeting(rows),
             Table::PeerConnection => {
@@ -146,7 +178,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn meeting(&self, rows: &mut Rows) {
+    fn meeting(&self, rows: &mut RowsWriter<'_>) {
         let features = self.features;
         let deployment = |name: &str| {
             features.deployment_info.as_ref().and_then(|info| info.get(name)).cloned().unwrap_or_default()
@@ -194,7 +226,7 @@ impl<'a> Builder<'a> {
         rows.push(row);
     }
 
-    fn peer_connection(&self, rows: &mut Rows, name: &str, connection: &PeerConnectionFeatures) {
+    fn peer_connection(&self, rows: &mut RowsWriter<'_>, name: &str, connection: &PeerConnectionFeatures) {
         let mut row = Row::default();
         row.set("pcname", Value::text(name));
         row.id(self.connection_id(name));
@@ -242,7 +274,7 @@ impl<'a> Builder<'a> {
         rows.push(row);
     }
 
-    fn tracks(&self, rows: &mut Rows, name: &str, connection: &PeerConnectionFeatures) {
+    fn tracks(&self, rows: &mut RowsWriter<'_>, name: &str, connection: &PeerConnectionFeatures) {
         let connection_id = self.connection_id(name);
         // Rows that nothing else tells apart are numbered.
         let mut ordinals = std::collections::HashMap::new();
@@ -320,13 +352,6 @@ impl<'a> Builder<'a> {
     }
 }
 
-impl Rows {
-    fn push(&mut self, row: Row) {
-        let id = row.write(&mut self.lines);
-        self.ids.push(id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,7 +378,7 @@ mod tests {
 
     fn rows_of(dump: &str, dump_id: &str) -> Vec<Rows> {
         let context = RecordsContext { app_environment: "test", dump_id, last_write_ms: 1_700_000_009_000.0 };
-        rows(&document(dump), &context)
+        rows(&document(dump), &context, None)
     }
 
     /// The rows of a table, without their ids, as text.

@@ -224,6 +224,7 @@ mod tests {
     use crate::client::{Agent, SessionId};
     use crate::dump::DumpFile;
     use crate::session::{Arrival, Departure, Farewell, Session, Sessions, State};
+    use crate::slabs::Slabs;
 
     fn slot(index: u32) -> SlotId {
         SlotId { index, generation: 1 }
@@ -454,6 +455,7 @@ mod tests {
     /// The server's side, with dumps in memory, by the name that they got with their first id.
     struct World {
         sessions: Sessions,
+        slabs: Slabs,
         dumps: BTreeMap<String, String>,
         names: BTreeMap<SlotId, String>,
         info: Rc<ConnectionInfo>,
@@ -469,8 +471,8 @@ mod tests {
             let kin = self.sessions.kin_of(&self.info, self.address);
             let session = self.sessions.find_mut(key).expect("open");
             assert!(session.is_fed_by(connection));
-            let mut start = session.buffer.len();
-            session.buffer.extend_from_slice(line.as_bytes());
+            let mut start = session.lines.bytes();
+            self.slabs.write(&mut session.lines, |out| out.extend_from_slice(line.as_bytes()));
             let number = line_number(line.trim_end().as_bytes()).expect("numbered");
             if std::mem::take(&mut session.may_continue) {
                 let dumps = &self.dumps;
@@ -478,7 +480,7 @@ mod tests {
                     let Some(dump) = &other.dump else { return Some(Evidence::Unknown) };
                     let text = dumps.get(&*dump.name).map_or("", String::as_str);
                     let told = compare(text.as_bytes(), true, number, line.trim_end().as_bytes());
-                    let is_sure = other.buffer.is_empty() && number <= other.ledger.received();
+                    let is_sure = other.lines.is_empty() && number <= other.ledger.received();
                     Some(if is_sure || told == Evidence::Same { told } else { Evidence::Unknown })
                 };
                 match self.sessions.continuation(kin, number, evidence) {
@@ -506,16 +508,17 @@ mod tests {
                 session.has_parent = true;
                 self.sessions.enter_room(key, kin);
             }
-            self.sessions.find_mut(key).expect("open").take_line(start);
+            self.sessions.find_mut(key).expect("open").take_line(start, &mut self.slabs);
         }
 
         fn flush(&mut self, key: SlotId) -> Vec<u64> {
             let Some(session) = self.sessions.find_mut(key) else { return Vec::new() };
             let name = self.names.entry(key).or_insert_with(|| session.id.to_string()).clone();
-            if session.dump.is_none() && !session.buffer.is_empty() {
+            if session.dump.is_none() && !session.lines.is_empty() {
                 session.dump = Some(DumpFile::found(&name, 0, 0, (0, 0)));
             }
-            let bytes = session.append();
+            let bytes = self.slabs.copy(&session.lines);
+            session.append(&mut self.slabs);
             session.ledger.make_durable(session.ledger.mark());
             self.dumps.entry(name).or_default().push_str(std::str::from_utf8(&bytes).expect("text"));
             let mut numbers = Vec::new();
@@ -550,6 +553,7 @@ mod tests {
         let now = Instant::now();
         let mut dice = Dice(seed);
         let mut world = World {
+            slabs: Slabs::default(),
             sessions: Sessions::new(Duration::from_secs(600), 100, 100),
             dumps: BTreeMap::new(),
             names: BTreeMap::new(),

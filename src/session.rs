@@ -16,6 +16,7 @@ use crate::dump::DumpFile;
 use crate::numbering;
 use crate::reactor::slots::{SlotId, Slots};
 use crate::rooms::{Kin, Rooms};
+use crate::slabs::{Lines, Slabs};
 
 mod carried;
 mod ended;
@@ -78,9 +79,9 @@ pub struct Session {
     /// The number before the first entry, when the dump does not start at 1.
     pub continues_from: Option<u64>,
     /// Lines that are not yet appended; bounded by `dump.flush_bytes` plus one line.
-    pub buffer: Vec<u8>,
-    /// Where in `buffer` the last numbered entry stands.
-    last_numbered: Option<(u32, u32)>,
+    pub lines: Lines,
+    /// Where in `lines` the last numbered entry stands.
+    last_numbered: Option<(usize, usize)>,
     /// The file, once the first entries were appended.
     pub dump: Option<DumpFile>,
     /// What the first line will say; `None` once it is written.
@@ -121,7 +122,7 @@ impl Session {
             is_of_url: by_url,
             ledger: Ledger::default(),
             continues_from: None,
-            buffer: Vec::new(),
+            lines: Lines::default(),
             last_numbered: None,
             dump: None,
             info,
@@ -165,48 +166,42 @@ impl Session {
     /// Whether any entry was taken, written or not.
     #[must_use]
     pub fn has_entries(&self) -> bool {
-        self.dump.is_some() || !self.buffer.is_empty()
+        self.dump.is_some() || !self.lines.is_empty()
     }
 
-    /// Takes the line that was just put at the end of `buffer`, where it starts at `start`, for its number. A
-    /// duplicate is removed from the buffer again.
-    pub fn take_line(&mut self, start: usize) -> Verdict {
-        let end = self.buffer.len().saturating_sub(1);
-        let line = self.buffer.get(start..end).unwrap_or_default();
+    /// Takes the line that was just put at the end of `lines`, where it starts at `start`, for its number. A
+    /// duplicate is taken out again.
+    pub fn take_line(&mut self, start: usize, slabs: &mut Slabs) -> Verdict {
+        let end = self.lines.bytes().saturating_sub(1);
+        let line = slabs.slice(&self.lines, start, end);
         let Some(number) = numbering::line_number(line) else { return Verdict::Next };
         if self.ledger.received() == 0 && number > 1 && self.dump.is_none() && start == 0 {
             self.continues_from = Some(number - 1);
         }
-        let previous = line_at(&self.buffer, self.last_numbered);
+        let previous = self.last_numbered.map(|(start, end)| slabs.slice(&self.lines, start, end));
         let verdict = self.ledger.take(number, line, previous);
         if verdict == Verdict::Duplicate {
-            self.buffer.truncate(start);
+            slabs.truncate(&mut self.lines, start);
         } else {
-            // A buffer is flushed long before it has 4 GiB; a line that began there would go unacknowledged.
-            self.last_numbered = u32::try_from(start).ok().zip(u32::try_from(end).ok());
+            self.last_numbered = Some((start, end));
         }
         verdict
     }
 
-    /// The buffer was appended; it is handed back empty for reuse. How safe that is, is for [`Ledger::make_durable`].
-    pub fn append(&mut self) -> Vec<u8> {
-        let last = line_at(&self.buffer, self.last_numbered.take());
+    /// The lines were appended. How safe that is, is for [`Ledger::make_durable`].
+    pub fn append(&mut self, slabs: &mut Slabs) {
+        let last = self.last_numbered.take().map(|(start, end)| slabs.slice(&self.lines, start, end));
         self.ledger.append(last);
-        std::mem::take(&mut self.buffer)
+        slabs.release(&mut self.lines);
     }
 
-    /// The buffer could not be appended and is dropped. Returns the bytes that are lost unless the client sends
+    /// The lines could not be appended and are dropped. Returns the bytes that are lost unless the client sends
     /// them again.
-    pub fn drop_buffer(&mut self) -> usize {
+    pub fn drop_lines(&mut self, slabs: &mut Slabs) -> usize {
         self.last_numbered = None;
         self.ledger.forget_unwritten();
-        std::mem::take(&mut self.buffer).len()
+        slabs.release(&mut self.lines)
     }
-}
-
-fn line_at(buffer: &[u8], place: Option<(u32, u32)>) -> Option<&[u8]> {
-    let (from, to) = place?;
-    buffer.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
 }
 
 /// What a connection with an id in its URL finds.

@@ -146,7 +146,7 @@ struct Shared {
     records: RecordsStore,
     is_recording: bool,
     /// Whether addresses are cut from what is archived and recorded.
-    is_cutting: bool,
+    is_cutting_addresses: bool,
     app_environment: String,
     gzip_level: u32,
     limits: ExtractLimits,
@@ -335,7 +335,7 @@ impl Shared {
             is_archiving: settings.archive.enabled,
             records: RecordsStore::default(),
             is_recording: settings.records.enabled,
-            is_cutting: settings.privacy.obfuscate_ip,
+            is_cutting_addresses: settings.privacy.obfuscate_ip,
             app_environment: settings.records.app_environment.clone(),
             gzip_level: settings.archive.gzip_level,
             limits: ExtractLimits::from(&settings.limits),

@@ -13,6 +13,8 @@ use super::verify;
 /// After this, behind a flush interval, every gathered entry has been appended and every new file made, also on a
 /// busy machine.
 const APPENDED: Duration = Duration::from_millis(1_500);
+/// Memory that was not needed between two rounds of housekeeping, one a second, is given back.
+const GIVEN_BACK: Duration = Duration::from_millis(3_000);
 /// The default flush interval.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -265,8 +267,7 @@ impl<'a> Run<'a> {
         }
         fleet.send_and_close(0)?;
         self.settle(fleet.connections())?;
-        // What a crowd needed is given back at the next housekeeping.
-        std::thread::sleep(APPENDED);
+        std::thread::sleep(GIVEN_BACK);
         let left = self.subject.rss_bytes()? as f64 - rss_start as f64;
         self.figures.add(MEMORY_LEFT, "KiB", left / 1024.0);
         Ok(fleet.into_sent())
@@ -280,15 +281,14 @@ impl<'a> Run<'a> {
             let opened = fleet.connections();
             fleet.open(total, || Identity::new(&mut self.rng, 0))?;
             fleet.send_from(opened, 2)?;
-            fleet.rest(self.flushed())?;
+            fleet.rest(self.flushed() + GIVEN_BACK)?;
             rss.push(self.subject.rss_bytes()?);
         }
         let slope = (rss[1] as f64 - rss[0] as f64) / (many - few) as f64;
         self.figures.add(MEMORY, "B", slope);
         fleet.send_and_close(0)?;
         self.settle(many)?;
-        // What a crowd needed is given back at the next housekeeping.
-        std::thread::sleep(APPENDED);
+        std::thread::sleep(GIVEN_BACK);
         let left = self.subject.rss_bytes()? as f64 - rss_start as f64;
         self.figures.add(MEMORY_LEFT, "KiB", left / 1024.0);
         Ok(fleet.into_sent())

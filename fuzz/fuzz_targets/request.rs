@@ -37,11 +37,9 @@ fuzz_target!(|message: &[u8]| {
 
 fn compare(text: &str) {
     let Some(entry) = UsualEntry::of(text) else { return };
-    let mut short = BEFORE.to_vec();
-    if !entry.write_line(&mut short) {
-        assert_eq!(short, BEFORE);
-        return;
-    }
+    let mut space = vec![b'?'; entry.room()];
+    let Some(length) = entry.write_line(&mut space) else { return };
+    let short = [BEFORE, &space[..length]].concat();
     let mut requests = protocol::requests(text.as_bytes());
     let request = requests.next().expect("a request").expect("a good one");
     assert_eq!((request.id.as_ref(), request.kind), (entry.id, RequestType::StatsEntry));

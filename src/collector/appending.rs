@@ -1,4 +1,4 @@
-//! From the append buffers into the dumps, what that allows to acknowledge, and what happens when it fails.
+//! From what sessions have gathered into the dumps, what that allows to acknowledge, and what happens when it fails.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -83,25 +83,22 @@ impl Collector {
         now: Now,
     ) -> Result<Written, AppendError> {
         let needs_file =
-            self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.buffer.is_empty());
+            self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.lines.is_empty());
         if needs_file && self.dumps.is_folder_removed() {
             self.restore_folder(tally);
         }
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Written::Nothing) };
-        if session.buffer.is_empty() {
-            // Duplicates were put into it and taken out again.
-            let buffer = std::mem::take(&mut session.buffer);
-            self.gathering.reuse(buffer);
+        if session.lines.is_empty() {
             return Ok(Written::Nothing);
         }
         let written = match &mut session.dump {
             Some(dump) => {
-                self.dumps.append(key, dump, &[&session.buffer])?;
-                self.bytes_in_progress += session.buffer.len() as u64;
+                self.dumps.append(key, dump, self.slabs.slices(&session.lines))?;
+                self.bytes_in_progress += session.lines.bytes() as u64;
                 Written::More
             }
             None => {
-                self.bytes_in_progress += create_dump(&mut self.dumps, key, session)?;
+                self.bytes_in_progress += create_dump(&mut self.dumps, &self.slabs, key, session)?;
                 let (conn, id) = (member("conn", session.last_connection), &session.id);
                 let name = session.dump.as_ref().map_or("", |dump| &*dump.name);
                 limited!(
@@ -113,9 +110,7 @@ impl Collector {
                 Written::NewDump
             }
         };
-        let buffer = session.append();
-        self.gathering.remove(buffer.len());
-        self.gathering.reuse(buffer);
+        session.append(&mut self.slabs);
         Ok(written)
     }
 
@@ -177,8 +172,8 @@ impl Collector {
         now: Now,
     ) -> bool {
         let Some(session) = self.sessions.find_mut(key) else { return false };
-        let (conn, lost_bytes) = (member("conn", session.last_connection), session.drop_buffer());
-        self.gathering.remove(lost_bytes);
+        let (conn, lost_bytes) =
+            (member("conn", session.last_connection), session.drop_lines(&mut self.slabs));
         tally.session_errors += 1;
         limited!(
             self.lines.error,

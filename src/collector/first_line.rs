@@ -11,10 +11,12 @@ use crate::dump::{AppendError, DumpStore};
 use crate::logging::{member, value};
 use crate::reactor::slots::SlotId;
 use crate::session::Session;
+use crate::slabs::Slabs;
 
 /// Creates the file of a session and writes its first line and what is gathered. Returns the bytes written.
 pub(super) fn create_dump(
     dumps: &mut DumpStore,
+    slabs: &Slabs,
     key: SlotId,
     session: &mut Session,
 ) -> Result<u64, AppendError> {
@@ -24,7 +26,7 @@ pub(super) fn create_dump(
             write_first_line(info, session, part, out);
         }
     };
-    let created = dumps.create(key, &session.id, first_line, &session.buffer);
+    let created = dumps.create(key, &session.id, first_line, slabs.slices(&session.lines));
     match created {
         Ok(dump) => {
             let bytes = dump.size_bytes;

@@ -28,17 +28,11 @@ const HELD_FOR: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct HeldSessions {
     sessions: VecDeque<SlotId>,
-    /// What they cost, and their lines alone, as far as it is known since they were last tried.
+    /// What they cost, as far as it is known since they were last tried.
     bytes: usize,
-    lines_bytes: usize,
 }
 
 impl HeldSessions {
-    /// Lines that are held, in bytes.
-    pub(super) fn lines_bytes(&self) -> usize {
-        self.lines_bytes
-    }
-
     /// Gives memory back that a crowd of them needed.
     pub(super) fn shrink(&mut self) {
         if self.sessions.len() < self.sessions.capacity() / 8 {
@@ -48,7 +42,7 @@ impl HeldSessions {
 }
 
 fn cost(session: &Session) -> usize {
-    SESSION_BYTES + session.buffer.len()
+    SESSION_BYTES + session.lines.bytes()
 }
 
 impl Collector {
@@ -74,8 +68,8 @@ impl Collector {
 
     fn hold(&mut self, key: SlotId, by_client: bool, failure: &AppendError, now: Now) {
         let Some(session) = self.sessions.find_mut(key) else { return };
-        // A buffer that was used before may be much larger than what is in it.
-        session.buffer.shrink_to_fit();
+        // Where they are gathered they would hold the lines of others in use.
+        self.slabs.set_aside(&mut session.lines);
         limited!(
             self.lines.error,
             now.instant,
@@ -84,10 +78,9 @@ impl Collector {
             member("conn", session.last_connection),
             session.id,
             value(chain(failure)),
-            session.buffer.len()
+            session.lines.bytes()
         );
         self.held.bytes += cost(session);
-        self.held.lines_bytes += session.buffer.len();
         self.held.sessions.push_back(key);
         self.sessions.hold(key, by_client, now.instant + HELD_FOR, now.instant);
     }
@@ -113,9 +106,7 @@ impl Collector {
             }
         }
         let held = self.held.sessions.iter().filter_map(|key| self.sessions.find(*key));
-        (self.held.bytes, self.held.lines_bytes) = held.fold((0, 0), |(bytes, lines_bytes), session| {
-            (bytes + cost(session), lines_bytes + session.buffer.len())
-        });
+        self.held.bytes = held.map(cost).sum();
     }
 
     /// Whether its client ended a session that is held; `None` when it is not.

@@ -34,7 +34,7 @@ impl Collector {
         let may_continue = std::mem::take(&mut session.may_continue) && line.is_first;
         let names_parent = session.is_of_url
             && !session.has_parent
-            && session.buffer.get(line.start..).is_some_and(rooms::names_parent);
+            && rooms::names_parent(self.slabs.slice(&session.lines, line.start, session.lines.bytes()));
         session.has_parent |= names_parent;
         if may_continue && let Some(joined) = self.join(feeder, key, tally, now) {
             return joined;
@@ -56,7 +56,7 @@ impl Collector {
         now: Now,
     ) -> Option<(SlotId, Gathered)> {
         let session = self.sessions.find(fresh)?;
-        let line = session.buffer.strip_suffix(b"\n")?;
+        let line = self.slabs.slice(&session.lines, 0, session.lines.bytes()).strip_suffix(b"\n")?;
         let number = numbering::entry_number(line)?;
         let kin = self.sessions.kin_of(&feeder.info, feeder.address);
         let mut left = rooms::PROOF_BYTES_IN_ALL_MAX;
@@ -130,7 +130,7 @@ impl Collector {
         }
         match rooms::search(|bytes_max| self.dumps.tail(dump, bytes_max), left, number, line)? {
             // What is gathered is not in the dump yet, and may be what is missing there.
-            Evidence::Different if !other.buffer.is_empty() => Some(Evidence::Unknown),
+            Evidence::Different if !other.lines.is_empty() => Some(Evidence::Unknown),
             told @ (Evidence::Same | Evidence::Different | Evidence::Unknown) => Some(told),
         }
     }

@@ -1,4 +1,4 @@
-//! What a client sends: each request finds or opens its session, and its line goes into the session's append buffer.
+//! What a client sends: each request finds or opens its session, which gathers its line.
 
 use std::rc::Rc;
 
@@ -13,6 +13,9 @@ use crate::protocol::{self, Request, RequestType};
 use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, RequestFault};
 use crate::session::{State, Verdict};
+
+/// A session with lines in so many pieces is appended at once: the kernel takes 1024 parts in one write.
+const PIECES_MAX: usize = 1000;
 
 /// What an id means on a connection.
 #[derive(Debug)]
@@ -120,12 +123,9 @@ impl Collector {
         let entry = UsualEntry::of(text)?;
         let key = feeder.carried.find(entry.id, &self.sessions)?;
         let session = self.sessions.find_mut(key).filter(|found| found.is_fed_by(feeder.connection))?;
-        if session.buffer.capacity() == 0 {
-            session.buffer = self.gathering.buffer();
-        }
         let is_first = !session.has_entries();
-        let start = session.buffer.len();
-        if !entry.write_line(&mut session.buffer) {
+        let start = session.lines.bytes();
+        if !self.slabs.write_within(&mut session.lines, entry.room(), |space| entry.write_line(space)) {
             return None;
         }
         tally.request_received(text.len());
@@ -280,12 +280,12 @@ impl Collector {
             // client is told by the effect that waits, and sends it again.
             return Ok(Ok(()));
         }
-        if session.buffer.capacity() == 0 {
-            session.buffer = self.gathering.buffer();
-        }
-        let start = session.buffer.len();
+        let start = session.lines.bytes();
         let is_first = !session.has_entries();
-        if let Err(fault) = protocol::write_line(request, feeder.client, now.wall_ms(), &mut session.buffer) {
+        let written = self.slabs.write(&mut session.lines, |out| {
+            protocol::write_line(request, feeder.client, now.wall_ms(), out)
+        });
+        if let Err(fault) = written {
             return Ok(Err(fault));
         }
         self.gathered(feeder, key, Gathered { start, is_first }, tally, now)
@@ -303,10 +303,10 @@ impl Collector {
         let (key, line) = self.place(feeder, key, line, tally, now);
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
         let Gathered { start, is_first } = line;
-        let added = session.buffer.len() - start;
-        let size = session.dump.as_ref().map_or(0, |dump| dump.size_bytes) + session.buffer.len() as u64;
+        let added = session.lines.bytes() - start;
+        let size = session.dump.as_ref().map_or(0, |dump| dump.size_bytes) + session.lines.bytes() as u64;
         if size > self.settings.session_bytes_max {
-            session.buffer.truncate(start);
+            self.slabs.truncate(&mut session.lines, start);
             return self.session_too_big(feeder, key, size, tally, now);
         }
         session.last_entry = now.instant;
@@ -315,14 +315,13 @@ impl Collector {
         if is_first {
             session.started_ms = now.wall_ms();
         }
-        let verdict = session.take_line(start);
+        let verdict = session.take_line(start, &mut self.slabs);
         match verdict {
             Verdict::Duplicate => tally.duplicates_dropped += 1,
             Verdict::Next | Verdict::Gap(_) => {
                 tally.sessions_started += u64::from(is_first);
                 tally.entries_appended += 1;
                 tally.entries_appended_bytes += added as u64;
-                self.gathering.add(added);
             }
         }
         if let Verdict::Gap(missing) = verdict {
@@ -336,14 +335,16 @@ impl Collector {
                 session.id
             );
         }
-        if session.buffer.len() >= self.settings.flush_bytes {
+        let is_full =
+            session.lines.bytes() >= self.settings.flush_bytes || session.lines.pieces() >= PIECES_MAX;
+        if is_full {
             self.flush(key, tally, now);
         } else if !session.flush_pending {
             session.flush_pending = true;
-            self.gathering.enqueue(key, now.instant + self.settings.flush_interval);
+            self.flush_queue.enqueue(key, now.instant + self.settings.flush_interval);
         }
-        while self.gathering.bytes() > self.settings.flush_total_bytes + self.held.lines_bytes() {
-            let Some(oldest) = self.gathering.take_oldest() else { break };
+        while self.slabs.bytes_in_use() > self.settings.flush_total_bytes {
+            let Some(oldest) = self.flush_queue.take_oldest() else { break };
             self.flush_queued(oldest, tally, now);
         }
         Ok(Ok(()))

@@ -31,11 +31,14 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// [`LineError::TooMany`] when they are not left; then nothing is taken.
+    /// [`LineError::TooMuchState`] when they are not left; then nothing is taken.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), LineError> {
+        let taken_bytes = STATE_BYTES_MAX - self.state_bytes;
         let left = self.state_bytes.checked_sub(bytes);
-        self.state_bytes =
-            left.ok_or(LineError::TooMany { what: "bytes of state", count_max: STATE_BYTES_MAX })?;
+        self.state_bytes = left.ok_or(LineError::TooMuchState {
+            state_bytes: taken_bytes.saturating_add(bytes),
+            state_bytes_max: STATE_BYTES_MAX,
+        })?;
         Ok(())
     }
 
@@ -65,7 +68,8 @@ mod tests {
     fn what_is_given_back_can_be_taken_again() {
         let mut budget = Budget::default();
         assert_eq!(budget.take(STATE_BYTES_MAX), Ok(()));
-        assert!(budget.take(1).is_err());
+        let error = budget.take(1).unwrap_err();
+        assert_eq!(error.to_string(), "16777217 bytes of state are above 16777216");
         budget.give_back(10);
         assert_eq!(budget.take(10), Ok(()));
         budget.give_back(usize::MAX / 2);

@@ -27,13 +27,13 @@ pub enum JsonError {
         /// Its offset in the line.
         offset: usize,
     },
-    /// More containers inside each other than allowed.
+    /// More containers inside each other than allowed; how many more would take reading on.
     #[error("nesting depth is above {depth_max}")]
     TooDeep {
         /// The limit.
         depth_max: usize,
     },
-    /// A value that is to be kept has more parts than allowed.
+    /// A value that is to be kept has more parts than allowed; how many more would take reading on.
     #[error("a value to be kept has more than {parts_max} parts")]
     TooManyParts {
         /// The limit.

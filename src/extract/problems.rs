@@ -72,7 +72,15 @@ pub enum LineError {
     /// `confID` is null or no string.
     #[error("identity: confID is no string")]
     BadConferenceUrl,
-    /// More of something than is kept; what is over the limit is left out.
+    /// What would be kept of it is more than may be kept of a dump.
+    #[error("{state_bytes} bytes of state are above {state_bytes_max}")]
+    TooMuchState {
+        /// What is kept, and would be.
+        state_bytes: usize,
+        /// The limit.
+        state_bytes_max: usize,
+    },
+    /// More of something than is kept; what is over the limit is left out. How much there is would take reading on.
     #[error("more than {count_max} {what}")]
     TooMany {
         /// Of what.

@@ -1,29 +1,37 @@
 //! What an address is when it is cut, and what looks like one.
 //!
-//! Pure, on ASCII without escapes. Rules: ours, see [`super`]; RFC 4291 2.2 for the forms of IPv6.
+//! Pure, on ASCII without escapes. Rules: ours, see [`super`]; RFC 4291 2.2 for the forms of IPv6, RFC 6052 2.1 and RFC 8215 5
+//! for the prefix of translators.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+
+use super::looked_at;
 
 /// Bits of an IPv6 address that stay: what a site has. The last 80 are the subscriber's.
 const V6_BITS: u32 = 48;
+/// Groups of an IPv6 address.
+const V6_GROUPS: usize = 8;
+/// Digits of such a group at most.
+const V6_GROUP_DIGITS_MAX: usize = 4;
+/// Length of an IPv4 address at most.
+pub(super) const V4_BYTES_MAX: usize = 15;
 /// Groups of two digits from which on they are the fingerprint of a certificate: the shortest that is used (MD5) has 16.
 const FINGERPRINT_GROUPS_MIN: usize = 16;
 
-/// Whether `text` is an IPv4 address of somebody, and more than a network.
-///
-/// Its last octet is what is cut. Leading zeros are let through: better one number too many than one too few.
-pub(super) fn is_v4(text: &[u8]) -> bool {
-    let mut octets = [0_u16; 4];
+/// Whether `text` is an IPv4 address of somebody, and more than a network. Its last octet is what is cut.
+pub(super) fn is_v4_of_somebody(text: &[u8]) -> bool {
+    v4(text).is_some_and(|[first, _, _, last]| !matches!(first, 0 | 127) && last != 0)
+}
+
+/// The octets of an IPv4 address. Leading zeros are let through: better one number too many than one too few.
+pub(super) fn v4(text: &[u8]) -> Option<[u16; 4]> {
+    let mut octets = [0; 4];
     let mut parts = text.split(|byte| *byte == b'.');
     for octet in &mut octets {
-        match parts.next().and_then(decimal) {
-            Some(number) if number <= 255 => *octet = number,
-            Some(_) | None => return false,
-        }
+        *octet = decimal(parts.next()?).filter(|number| *number <= 255)?;
     }
-    let [first, _, _, last] = octets;
-    parts.next().is_none() && !matches!(first, 0 | 127) && last != 0
+    parts.next().is_none().then_some(octets)
 }
 
 /// One to three digits.
@@ -34,62 +42,124 @@ fn decimal(digits: &[u8]) -> Option<u16> {
     Some(digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')))
 }
 
-/// The first IPv6 address in `text` of which there is something to be cut. `text` consists of hexadecimal digits and colons,
-/// perhaps with a dotted number behind the last colon; it should be one address, and may be one with a port or with more.
-/// Gives where it stands, and what it is when it is cut.
-pub(super) fn v6(text: &[u8]) -> Option<(Range<usize>, Ipv6Addr)> {
-    let hexadecimal = text.split(|byte| *byte == b'.').next().unwrap_or_default();
-    if hexadecimal.len() < text.len()
-        && let Some(address) = parse(text)
-    {
-        // The dotted part of an IPv4 address with a prefix that says no more than that is cut where it stands.
-        let prefix = hexadecimal.iter().rposition(|byte| *byte == b':').and_then(|at| hexadecimal.get(..at));
-        let is_cut_there = !prefix.is_some_and(is_wide) || address.to_ipv4_mapped().is_some();
-        return if is_cut_there { None } else { cut_of(address, 0..text.len()) };
-    }
-    if is_fingerprint(hexadecimal) || !is_wide(hexadecimal) {
-        return None;
-    }
-    let starts = std::iter::once(0).chain(colons(hexadecimal).map(|colon| colon + 1));
-    for start in starts {
-        let Some(rest) = hexadecimal.get(start..) else { break };
-        // An address ends before a colon or behind two. It has at most eight colons, and then `::` at one of its ends.
-        let behind_two = |colon: &usize| rest.get(colon - 1..*colon) == Some(b":");
-        let ends_at =
-            |colon: usize| [Some(colon), Some(colon + 1).filter(|_| colon > 0 && behind_two(&colon))];
-        let mut ends = [0; 10];
-        let found = colons(rest).flat_map(ends_at).flatten().chain([rest.len()]);
-        let found = found.zip(&mut ends).map(|(end, place)| *place = end).count();
-        for end in ends.iter().take(found).rev() {
-            let part = rest.get(..*end).unwrap_or_default();
-            if is_wide(part)
-                && let Some(address) = parse(part)
-            {
-                return cut_of(address, start..start + end);
+/// The first IPv6 address in `text`, at `start` or behind it, of which there is something to be cut: where it stands, and what it
+/// is when it is cut. `text` consists of hexadecimal digits and colons, perhaps with a dotted number behind the last colon; an
+/// address in it may have a port or more behind it.
+///
+/// Looks at what it passes over, and at the groups of one address, so calls that go on behind the last find take a time that
+/// grows with `text`, whatever that is.
+pub(super) fn first_v6(text: &[u8], mut start: usize) -> Option<(Range<usize>, Ipv6Addr)> {
+    loop {
+        let rest = text.get(start..)?;
+        match v6_at(rest) {
+            Some((len, address)) if !is_fingerprint(rest) => {
+                let cut = cut_v6(address);
+                if cut != address {
+                    return Some((start..start + len, cut));
+                }
+                start += len;
+            }
+            Some(_) | None => {
+                let group_len = memchr::memchr(b':', rest)?;
+                looked_at(group_len);
+                start += group_len + 1;
             }
         }
     }
-    None
 }
 
-fn cut_of(address: Ipv6Addr, range: Range<usize>) -> Option<(Range<usize>, Ipv6Addr)> {
-    let cut = cut_v6(address);
-    (cut != address).then_some((range, cut))
+/// The longest IPv6 address of somebody that `text` begins with, and its length.
+fn v6_at(text: &[u8]) -> Option<(usize, Ipv6Addr)> {
+    // Nearly always the end: of times, of bytes in hexadecimal.
+    if !may_begin_address(text) {
+        return None;
+    }
+    let form = Form::of(text)?;
+    looked_at(form.len);
+    let address: Ipv6Addr = std::str::from_utf8(text.get(..form.len)?).ok()?.parse().ok()?;
+    let is_somebodys = match address.segments() {
+        // The dotted part of an IPv4 address with a prefix that says no more than that is cut where it stands.
+        [0, 0, 0, 0, 0 | 0xffff, 0 | 0xffff, high, _] => !form.is_dotted && !matches!(high >> 8, 0 | 127),
+        [0x64, 0xff9b, ..] => true,
+        // No address of somebody begins with one or two digits; times do, and bytes in hexadecimal.
+        [first, ..] => first > 0xff,
+    };
+    is_somebodys.then_some((form.len, address))
 }
 
-fn colons(text: &[u8]) -> impl Iterator<Item = usize> {
-    text.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at)
+/// No address of somebody begins with a group of one or two digits that has another value than 0 or 64.
+fn may_begin_address(text: &[u8]) -> bool {
+    let digits = digits_at(text);
+    match text.get(..digits) {
+        Some([]) => text.starts_with(b"::"),
+        Some([b'0'] | b"00" | b"64") => true,
+        Some(_) | None => (3..=V6_GROUP_DIGITS_MAX).contains(&digits),
+    }
 }
 
-fn parse(text: &[u8]) -> Option<Ipv6Addr> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+/// How many hexadecimal digits `text` begins with; one more than a group may have stands for all above.
+fn digits_at(text: &[u8]) -> usize {
+    let digits =
+        text.iter().take(V6_GROUP_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_hexdigit()).count();
+    looked_at(digits + 1);
+    digits
+}
+
+/// What has the form of an IPv6 address.
+struct Form {
+    len: usize,
+    /// Whether it ends in an IPv4 address.
+    is_dotted: bool,
+}
+
+impl Form {
+    /// The longest that `text` begins with.
+    fn of(text: &[u8]) -> Option<Self> {
+        let mut is_shortened = text.starts_with(b"::");
+        let mut form = Self { len: if is_shortened { 2 } else { 0 }, is_dotted: false };
+        let mut groups = 0;
+        // Where the next group begins.
+        let mut next = form.len;
+        loop {
+            // `::` stands for one group at least.
+            let room = V6_GROUPS - usize::from(is_shortened) - groups;
+            let rest = text.get(next..).unwrap_or_default();
+            if room >= 2 && is_dotted_end(rest) {
+                return (is_shortened || groups + 2 == V6_GROUPS)
+                    .then_some(Self { len: text.len(), is_dotted: true });
+            }
+            let digits = digits_at(rest);
+            if room == 0 || !(1..=V6_GROUP_DIGITS_MAX).contains(&digits) {
+                break;
+            }
+            groups += 1;
+            form.len = next + digits;
+            match text.get(form.len..) {
+                Some([b':', b':', ..]) if !is_shortened && groups < V6_GROUPS => {
+                    is_shortened = true;
+                    form.len += 2;
+                    next = form.len;
+                }
+                Some([b':', ..]) => next = form.len + 1,
+                Some(_) | None => break,
+            }
+        }
+        (is_shortened || groups == V6_GROUPS).then_some(form)
+    }
+}
+
+/// Whether all of `text` is an IPv4 address.
+fn is_dotted_end(text: &[u8]) -> bool {
+    let may_be = text.len() <= V4_BYTES_MAX && text.contains(&b'.');
+    looked_at(text.len().min(V4_BYTES_MAX));
+    may_be && std::str::from_utf8(text).is_ok_and(|text| text.parse::<Ipv4Addr>().is_ok())
 }
 
 /// The address without what tells its holder apart.
 fn cut_v6(address: Ipv6Addr) -> Ipv6Addr {
     if let Some(v4) = address.to_ipv4_mapped() {
         let [a, b, c, _] = v4.octets();
-        return std::net::Ipv4Addr::new(a, b, c, 0).to_ipv6_mapped();
+        return Ipv4Addr::new(a, b, c, 0).to_ipv6_mapped();
     }
     let is_6to4 = address.segments().first() == Some(&0x2002);
     // 6to4 holds an IPv4 address behind its first 16 bits, so its last octet goes, too.
@@ -97,21 +167,22 @@ fn cut_v6(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - bits)))
 }
 
-/// Whether any group has more than two digits. Every address of somebody has one: the first; without it `::1`, a time like
-/// `12::34` or eight bytes in hexadecimal are meant.
-fn is_wide(text: &[u8]) -> bool {
-    text.split(|byte| *byte == b':').any(|group| group.len() > 2)
-}
-
-/// Whether these are the bytes of a certificate's fingerprint. The first may have letters in front: Chrome's ids of certificates
-/// are `CF` and the fingerprint.
+/// Whether `text` begins with the bytes of a certificate's fingerprint. The first may have letters in front: Chrome's ids of
+/// certificates are `CF` and the fingerprint. Looks at as many groups as the shortest has, at most.
 fn is_fingerprint(text: &[u8]) -> bool {
-    let groups = text.split(|byte| *byte == b':');
-    groups.clone().count() >= FINGERPRINT_GROUPS_MIN && groups.skip(1).all(|group| group.len() == 2)
+    let mut groups = text.split(|byte| *byte == b':').skip(1);
+    (1..FINGERPRINT_GROUPS_MIN).all(|_| {
+        groups.next().is_some_and(|group| {
+            looked_at(group.len());
+            group.len() == 2
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -133,13 +204,13 @@ mod tests {
             ("1..2.3", false),
             ("", false),
         ] {
-            assert_eq!(is_v4(text.as_bytes()), expected, "{text}");
+            assert_eq!(is_v4_of_somebody(text.as_bytes()), expected, "{text}");
         }
     }
 
     #[track_caller]
     fn check(text: &str, expected: Option<&str>) {
-        let cut = v6(text.as_bytes())
+        let cut = first_v6(text.as_bytes(), 0)
             .map(|(range, address)| format!("{}{address}{}", &text[..range.start], &text[range.end..]));
         assert_eq!(cut.as_deref(), expected, "{text}");
     }
@@ -153,7 +224,11 @@ mod tests {
         check("fd00:1:2:3::", Some("fd00:1:2::"));
         check("64:ff9b::203.0.113.7", Some("64:ff9b::"));
         check("2002:cb00:714d::1", Some("2002:cb00:7100::"));
+        check("64:ff9b::cb00:714d", Some("64:ff9b::"));
         check("::ffff:cb00:714d", Some("::ffff:203.0.113.0"));
+        check("0:0:0:0:0:ffff:cb00:714d", Some("::ffff:203.0.113.0"));
+        check("::cb00:714d", Some("::"));
+        check("::ffff:0:cb00:714d", Some("::"));
         // Cut already.
         check("2001:db8:1::", None);
         check("2001:0db8:0001:0::0", None);
@@ -186,6 +261,11 @@ mod tests {
             "",
             ":::",
             "::ffff:203.0.113.7",
+            "::ffff:127.0.0.1",
+            "::ffff:7f00:1",
+            "::7f00:1",
+            "12:34:5678::",
+            "aa:bb:cc:dd:ee:ff:0011:2233",
             "2001:db8",
             "12345::1",
         ] {
@@ -195,6 +275,27 @@ mod tests {
             let fingerprint = vec!["A7"; bytes].join(":");
             check(&fingerprint, None);
             check(&format!("CF{fingerprint}"), None);
+        }
+    }
+
+    proptest! {
+        /// A form is an address for the standard library, and there is no longer one at that place.
+        #[test]
+        fn forms_are_the_longest_addresses(
+            pieces in prop::collection::vec(
+                prop_oneof![Just(":"), Just("::"), Just("1"), Just("ab"), Just("2001"), Just("12345"), Just("1.2.3.4"), Just(".")], 0..20,
+            ),
+        ) {
+            let text = pieces.concat();
+            let is_address = |len: usize| text[..len].parse::<Ipv6Addr>().is_ok();
+            // An address ends before a colon, behind two, or before a dot that is none of its own.
+            let ends = (0..=text.len()).filter(|end| {
+                let (before, after) = text.split_at(*end);
+                before.ends_with("::") || after.is_empty() || after.starts_with([':', '.'])
+            });
+            let is_cut_off = |len: usize| text[..len].contains('.') && len < text.len();
+            let longest = ends.filter(|end| is_address(*end) && !is_cut_off(*end)).max();
+            prop_assert_eq!(Form::of(text.as_bytes()).map(|form| form.len), longest, "{}", text);
         }
     }
 }

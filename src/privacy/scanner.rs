@@ -1,332 +1,250 @@
 //! Finds addresses in a text and writes the text without them.
 //!
-//! Owns the borders of words and the view: the text with its escapes masked, byte for byte as long as the text, so that a place in
-//! one is a place in the other. What is an address is decided in `address`. Time grows with the text, whatever is in it: a run of
-//! digits and separators is looked at once.
+//! Owns the borders of words. Works on the view of the text (see `escapes`), which is as long as the text, so that a place in one
+//! is a place in the other. What is an address is decided in `address`. Time grows with the text, whatever is in it: a run of
+//! digits and separators is read once, however many addresses are in it.
 
+use std::fmt;
 use std::io::Write as _;
-use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use super::address;
+use super::escapes::{self, FILLER};
+use super::version::is_version;
+use super::{end_of, looked_at};
 
-/// In the view: the rest of an escape that stands for a character of an address, which stands before it. No byte of UTF-8.
-const FILLER: u8 = 0xff;
-/// In the view: part of another escape. Ends a word. No byte of UTF-8.
-const BORDER: u8 = 0xfe;
-/// How far the start of a user agent is looked for.
-const USER_AGENT_BYTES_MAX: usize = 1024;
+/// Digits of an octet at most.
+const OCTET_DIGITS_MAX: usize = 3;
 
 /// The pass over one piece of text, and the memory that it uses again.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
     /// The text with its escapes masked; only filled for texts that have any. As long as the text.
     view: Vec<u8>,
-    run: Run,
-}
-
-/// Digits and separators without fillers. At most as long as the text.
-#[derive(Debug, Default)]
-struct Run {
-    text: Vec<u8>,
-    /// Where each byte stands in the view.
-    places: Vec<usize>,
-    /// Where the run ends in the view.
-    end: usize,
+    /// A run without its fillers. At most as long as the text.
+    run: Vec<u8>,
 }
 
 impl Scanner {
     /// Appends `text` with its addresses cut to `out`, and says `true`; or says `false`, when there is nothing to be cut.
     pub(super) fn cut(&mut self, text: &[u8], out: &mut Vec<u8>) -> bool {
         let Self { view, run } = self;
-        let view = if memchr::memchr3(b'\\', b'%', FILLER, text).is_some() {
-            mask_escapes(text, view);
-            &**view
-        } else {
-            text
-        };
-        let mut written = 0;
+        let view = escapes::masked(text, view);
+        looked_at(text.len());
+        let mut pass = Pass { text, view, out, done: 0 };
         // Where the runs end that were looked at.
         let (mut v6_end, mut v4_end) = (0, 0);
         for at in memchr::memchr2_iter(b':', b'.', view) {
-            let is_colon = view.get(at) == Some(&b':');
-            let end = if is_colon { &mut v6_end } else { &mut v4_end };
-            if at < *end {
+            // The colon of a JSON member, or the dot of a fraction, nearly always: no second one follows.
+            if view.get(at) == Some(&b':') {
+                if at >= v6_end {
+                    v6_end = end_of(view, at + 1, is_v6_digit);
+                    if view.get(v6_end) == Some(&b':') {
+                        v6_end = end_of_v6(view, v6_end);
+                        pass.cut_v6(at..v6_end, run);
+                    }
+                }
+            } else if at >= v4_end.max(pass.done) {
+                v4_end = end_of(view, at + 1, is_v4_digit);
+                if view.get(v4_end) == Some(&b'.') {
+                    v4_end = end_of(view, v4_end, is_v4_byte);
+                    pass.cut_v4(at..v4_end, run);
+                }
+            }
+        }
+        pass.finish()
+    }
+
+    /// Bytes of memory that are held.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.view.capacity() + self.run.capacity()
+    }
+}
+
+/// A text on its way out.
+struct Pass<'a> {
+    text: &'a [u8],
+    view: &'a [u8],
+    out: &'a mut Vec<u8>,
+    /// Up to here the text was written. What was cut ends a word: what follows it may be the next address.
+    done: usize,
+}
+
+impl Pass<'_> {
+    /// Cuts the IPv6 addresses of the run that has its first colon, and its end, where `tail` has them. There is a second colon.
+    fn cut_v6(&mut self, tail: Range<usize>, run: &mut Vec<u8>) {
+        let start = self.start_of(tail.start, is_v6_digit);
+        let mut places = Places::read(self.view, start..tail.end, run);
+        let Some(body) = body_of_v6(run, self.byte_before(start), self.view.get(tail.end)) else { return };
+        let text = run.get(..body.end).unwrap_or_default();
+        let mut from = body.start;
+        while let Some((range, address)) = address::first_v6(text, from) {
+            from = range.end;
+            let has_colon_beside = run.get(..range.start).is_some_and(|before| before.ends_with(b":"))
+                || run.get(range.end) == Some(&b':');
+            let place = places.of(range.start)..places.of(range.end);
+            // With a colon or digits beside it, a port for instance, it gets brackets, to begin and end where it does.
+            if range != body || has_colon_beside {
+                self.replace(place, format_args!("[{address}]"));
+            } else {
+                self.replace(place, format_args!("{address}"));
+            }
+        }
+    }
+
+    /// Cuts the IPv4 addresses of the run that has its first dot, and its end, where `tail` has them.
+    fn cut_v4(&mut self, tail: Range<usize>, run: &mut Vec<u8>) {
+        let behind = self.view.get(tail.clone()).unwrap_or_default();
+        looked_at(behind.len());
+        if behind.iter().filter(|byte| **byte == b'.').count() < 3 {
+            return;
+        }
+        let start = self.start_of(tail.start, is_v4_byte);
+        let mut places = Places::read(self.view, start..tail.end, run);
+        let is_alphanumeric = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let is_begun_before = is_alphanumeric(self.byte_before(start));
+        let goes_on_behind = is_alphanumeric(self.view.get(tail.end));
+        for number in numbers(run) {
+            // Digits of a word are no octet; a dot ends a word: `1.2.3.4.example.org`, `It is 1.2.3.4.`
+            if (number.start == 0 && is_begun_before) || (number.end == run.len() && goes_on_behind) {
                 continue;
             }
-            *end = if is_colon { end_of_v6(view, at) } else { end_of(view, at, is_v4_byte) };
-            // What was cut ends a word: what follows it may be the next address.
-            let rest = Rest { view, from: written };
-            let found = if is_colon { find_v6(rest, at, *end, run) } else { find_v4(rest, at, *end, run) };
-            let Some(found) = found else { continue };
-            out.extend_from_slice(text.get(written..found.range.start).unwrap_or_default());
-            found.becomes.write(out);
-            written = found.range.end;
-            (v6_end, v4_end) = (written, written);
-        }
-        if written > 0 {
-            out.extend_from_slice(text.get(written..).unwrap_or_default());
-        }
-        written > 0
-    }
-}
-
-/// A place where something is to be cut.
-struct Found {
-    range: Range<usize>,
-    becomes: Becomes,
-}
-
-/// What stands there instead.
-enum Becomes {
-    /// The last octet of an IPv4 address.
-    Octet,
-    /// An IPv6 address.
-    Address(Ipv6Addr),
-    /// One that has a colon or digits beside it, a port for instance: it gets brackets, to begin and end where it does.
-    Bracketed(Ipv6Addr),
-}
-
-impl Becomes {
-    fn write(&self, out: &mut Vec<u8>) {
-        // Writing to memory cannot fail.
-        let _ = match self {
-            Self::Octet => out.write_all(b"0"),
-            Self::Address(address) => write!(out, "{address}"),
-            Self::Bracketed(address) => write!(out, "[{address}]"),
-        };
-    }
-}
-
-impl Run {
-    /// Takes the run that lies in `range` of the view.
-    fn read(&mut self, view: &[u8], range: Range<usize>) {
-        self.text.clear();
-        self.places.clear();
-        self.end = range.end;
-        for (byte, place) in view.get(range.clone()).unwrap_or_default().iter().zip(range) {
-            if *byte != FILLER {
-                self.text.push(*byte);
-                self.places.push(place);
+            let text = run.get(number.clone()).unwrap_or_default();
+            let Some(dot) = text.iter().rposition(|byte| *byte == b'.') else { continue };
+            if address::is_v4_of_somebody(text) && !is_version(self.view, places.of(number.start)) {
+                let last_octet = places.of(number.start + dot + 1)..places.of(number.end);
+                self.replace(last_octet, format_args!("0"));
             }
         }
     }
 
-    /// Where the bytes from `range.start` to before `range.end` of the run stand, the fillers behind the last one included.
-    fn place(&self, range: Range<usize>) -> Range<usize> {
-        let place = |at: usize| self.places.get(at).copied().unwrap_or(self.end);
-        place(range.start)..place(range.end)
+    /// Writes what lies before `range`, and `with` instead of what is in it.
+    fn replace(&mut self, range: Range<usize>, with: fmt::Arguments<'_>) {
+        self.out.extend_from_slice(self.text.get(self.done..range.start).unwrap_or_default());
+        // Writing to memory cannot fail.
+        let _ = self.out.write_fmt(with);
+        self.done = range.end;
     }
-}
 
-/// The view, of which everything before a place is done with.
-#[derive(Debug, Clone, Copy)]
-struct Rest<'a> {
-    view: &'a [u8],
-    from: usize,
-}
-
-impl<'a> Rest<'a> {
-    /// What lies before `end`.
-    fn before(self, end: usize) -> &'a [u8] {
-        self.view.get(self.from..end).unwrap_or_default()
+    /// Writes what is left, if anything was replaced; whether it was.
+    fn finish(self) -> bool {
+        if self.done > 0 {
+            self.out.extend_from_slice(self.text.get(self.done..).unwrap_or_default());
+        }
+        self.done > 0
     }
 
     /// Where the bytes of a kind begin that end before `end`.
-    fn start_of(self, end: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
-        self.from + self.before(end).iter().rposition(|byte| !is_of_kind(*byte)).map_or(0, |at| at + 1)
+    fn start_of(&self, end: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
+        let before = self.view.get(self.done..end).unwrap_or_default();
+        let len = before.iter().rev().take_while(|byte| is_of_kind(**byte)).count();
+        looked_at(len);
+        end - len
+    }
+
+    /// The byte before `start`, of what is not written yet.
+    fn byte_before(&self, start: usize) -> Option<&u8> {
+        self.view.get(self.done..start)?.last()
     }
 }
 
-/// The IPv6 address of which the first colon is at `colon` and after which the run ends at `end`.
-fn find_v6(rest: Rest<'_>, colon: usize, end: usize, run: &mut Run) -> Option<Found> {
-    let view = rest.view;
-    // The colon of a JSON member, nearly always.
-    if end - colon < 2 || memchr::memchr(b':', view.get(colon + 1..end)?).is_none() {
-        return None;
+/// Where the bytes of a run stand in the view. To be asked from front to back.
+struct Places<'a> {
+    view: &'a [u8],
+    /// Where the run ends.
+    end: usize,
+    /// The byte of the run that was asked for last.
+    at: usize,
+    /// Where it stands.
+    place: usize,
+}
+
+impl<'a> Places<'a> {
+    /// Puts the run that lies in `range` of the view into `run`, without its fillers.
+    fn read(view: &'a [u8], range: Range<usize>, run: &mut Vec<u8>) -> Self {
+        looked_at(2 * range.len());
+        run.clear();
+        let bytes = view.get(range.clone()).unwrap_or_default();
+        run.extend(bytes.iter().copied().filter(|byte| *byte != FILLER));
+        let mut places = Self { view, end: range.end, at: 0, place: range.start };
+        places.skip_fillers();
+        places
     }
-    let start = rest.start_of(colon, |byte| byte.is_ascii_hexdigit() || byte == FILLER);
-    run.read(view, start..end);
-    let mut range = 0..run.text.len();
-    // Digits of a word are no group: `candidate:`, `host:`, `1.2.3.4:`.
-    if rest.before(start).last().is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'.') {
-        range.start = run.text.iter().position(|byte| *byte == b':')? + 1;
+
+    /// Where the byte `at` of the run stands, or where the run ends. Not before what was asked for last.
+    fn of(&mut self, at: usize) -> usize {
+        debug_assert!(self.at <= at, "asked for {at} behind {}", self.at);
+        while self.at < at && self.place < self.end {
+            self.at += 1;
+            self.place += 1;
+            self.skip_fillers();
+        }
+        self.place
     }
-    let dots = run.text.iter().rev().take_while(|byte| **byte == b'.').count();
-    range.end -= dots;
-    if dots == 0 && view.get(end).is_some_and(u8::is_ascii_alphanumeric) {
-        range.end = run.text.iter().rposition(|byte| *byte == b':')?;
+
+    fn skip_fillers(&mut self) {
+        while self.place < self.end && self.view.get(self.place) == Some(&FILLER) {
+            self.place += 1;
+        }
+    }
+}
+
+/// The part of a run of groups in which addresses may be, given the bytes beside the run: without groups that belong to a word,
+/// and without what ends a sentence.
+fn body_of_v6(run: &[u8], before: Option<&u8>, after: Option<&u8>) -> Option<Range<usize>> {
+    let mut body = 0..run.len();
+    let first_len = memchr::memchr(b':', run)?;
+    let is_octet = before == Some(&b'.') && (1..=OCTET_DIGITS_MAX).contains(&first_len);
+    // Digits of a word are no group: `candidate:`, `host:`; an octet is none: `1.2.3.4:`. A dot else ends a word.
+    if before.is_some_and(u8::is_ascii_alphanumeric) || is_octet {
+        body.start = first_len + 1;
+    }
+    let dots = run.iter().rev().take_while(|byte| **byte == b'.').count();
+    body.end -= dots;
+    if dots == 0 && after.is_some_and(u8::is_ascii_alphanumeric) {
+        body.end = memchr::memrchr(b':', run)?;
     }
     // A colon beside the address, `address:2001:db8::1: refused`, that is none of a `::`.
-    let text = run.text.get(range.clone())?;
+    let text = run.get(body.clone())?;
     if text.starts_with(b":") && !text.starts_with(b"::") {
-        range.start += 1;
+        body.start += 1;
     }
     if text.ends_with(b":") && (!text.ends_with(b"::") || text.ends_with(b":::")) {
-        range.end -= 1;
+        body.end -= 1;
     }
-    let text = run.text.get(range.clone())?;
-    let (cut, address) = address::v6(text)?;
-    let place = run.place(range.start + cut.start..range.start + cut.end);
-    let is_glued = cut != (0..text.len())
-        || rest.before(place.start).last() == Some(&b':')
-        || view.get(place.end) == Some(&b':');
-    let becomes = if is_glued { Becomes::Bracketed(address) } else { Becomes::Address(address) };
-    Some(Found { range: place, becomes })
+    Some(body)
 }
 
-/// The IPv4 address of which a dot is at `dot` and after which the run of digits and dots ends at `end`.
-fn find_v4(rest: Rest<'_>, dot: usize, end: usize, run: &mut Run) -> Option<Found> {
-    let view = rest.view;
-    // A fraction, nearly always.
-    if view.get(dot..end)?.iter().filter(|byte| **byte == b'.').count() < 3 {
-        return None;
-    }
-    let start = rest.start_of(dot, is_v4_byte);
-    run.read(view, start..end);
-    let dots = run.text.iter().take_while(|byte| **byte == b'.').count();
-    let text = run.text.get(dots..)?;
-    let text = text.get(..=text.iter().rposition(|byte| *byte != b'.')?)?;
-    let range = dots..dots + text.len();
-    // Digits of a word are no octet; a dot ends a word: `1.2.3.4.example.org`, `It is 1.2.3.4.`
-    let is_glued = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    if (range.start == 0 && is_glued(rest.before(start).last()))
-        || (range.end == run.text.len() && is_glued(view.get(end)))
-        || !address::is_v4(text)
-    {
-        return None;
-    }
-    if is_version(view, run.place(range.clone()).start) {
-        return None;
-    }
-    let last = range.start + text.iter().rposition(|byte| *byte == b'.')? + 1;
-    Some(Found { range: run.place(last..range.end), becomes: Becomes::Octet })
+/// The dotted numbers in a run of digits and dots. Two dots are none of a number: `10.1.2.3..10.1.2.9` is two.
+fn numbers(run: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let rest = run.get(next..)?;
+        let start = next + rest.iter().position(|byte| *byte != b'.')?;
+        let rest = run.get(start..)?;
+        let len = rest.windows(2).position(|pair| pair == b"..").unwrap_or(rest.len());
+        next = start + len;
+        let is_dot_last = rest.get(..len).is_some_and(|number| number.ends_with(b"."));
+        looked_at(len);
+        Some(start..next - usize::from(is_dot_last))
+    })
 }
 
-/// Whether the number at `start` is a version: a product's in a user agent, or the value of a key that says so.
-fn is_version(view: &[u8], start: usize) -> bool {
-    let Some(head) = view.get(..start) else { return false };
-    if let [.., b'"'] = head {
-        return key_ends_in(head, &[b"version", b"Version"]);
-    }
-    let [.., name, b'/'] = head else { return false };
-    let window = head.get(start.saturating_sub(USER_AGENT_BYTES_MAX)..).unwrap_or_default();
-    // In its line: a text of JSON holds no line feed.
-    let Some(quote) = memchr::memrchr2(b'"', b'\n', window) else { return false };
-    let value_len = window.len() - quote - 1;
-    let until_quote = head.get(..start - value_len).unwrap_or_default();
-    name.is_ascii_alphanumeric() && key_ends_in(until_quote, &[b"userAgent"])
-}
-
-/// Whether `head`, which ends in the opening quote of a text, has a key before it with one of these ends. At any depth of JSON
-/// inside strings.
-fn key_ends_in(head: &[u8], ends: &[&[u8]]) -> bool {
-    let without_end = |text: &mut &[u8], is_last: &dyn Fn(u8) -> bool| {
-        while let Some((last, rest)) = text.split_last()
-            && is_last(*last)
-        {
-            *text = rest;
-        }
-    };
-    let is_border = |byte| byte == BORDER;
-    let is_gap = |byte| byte == b' ' || byte == BORDER;
-    let mut key = head.strip_suffix(b"\"").unwrap_or(head);
-    without_end(&mut key, &is_gap);
-    let Some(rest) = key.strip_suffix(b":") else { return false };
-    key = rest;
-    without_end(&mut key, &is_gap);
-    let Some(rest) = key.strip_suffix(b"\"") else { return false };
-    key = rest;
-    without_end(&mut key, &is_border);
-    ends.iter().any(|end| key.ends_with(end))
-}
-
-/// Where the bytes of a kind end that begin at `start`.
-fn end_of(view: &[u8], start: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
-    let tail = view.get(start..).unwrap_or_default();
-    tail.iter().position(|byte| !is_of_kind(*byte)).map_or(view.len(), |len| start + len)
+fn is_v4_digit(byte: u8) -> bool {
+    byte.is_ascii_digit() || byte == FILLER
 }
 
 fn is_v4_byte(byte: u8) -> bool {
-    byte.is_ascii_digit() || byte == b'.' || byte == FILLER
+    is_v4_digit(byte) || byte == b'.'
+}
+
+fn is_v6_digit(byte: u8) -> bool {
+    byte.is_ascii_hexdigit() || byte == FILLER
 }
 
 /// Where groups end that have a colon at `colon`, a dotted number behind them included.
 fn end_of_v6(view: &[u8], colon: usize) -> usize {
-    let groups = end_of(view, colon, |byte| byte.is_ascii_hexdigit() || byte == b':' || byte == FILLER);
+    let groups = end_of(view, colon, |byte| is_v6_digit(byte) || byte == b':');
     if view.get(groups) == Some(&b'.') { end_of(view, groups, is_v4_byte) } else { groups }
-}
-
-/// Makes `view` a copy of `text` in which escapes of characters of an address are these characters, and all others end a word.
-/// Escapes of JSON, however many backslashes they have (JSON inside strings), and of URLs.
-fn mask_escapes(text: &[u8], view: &mut Vec<u8>) {
-    view.clear();
-    view.extend_from_slice(text);
-    let mut next = 0;
-    for at in memchr::memchr3_iter(b'\\', b'%', FILLER, text) {
-        if at < next {
-            continue;
-        }
-        let (end, meant) =
-            if text.get(at) == Some(&b'%') { url_escape(text, at) } else { json_escape(text, at) };
-        next = end;
-        let Some([first, rest @ ..]) = view.get_mut(at..end) else { continue };
-        match meant {
-            Meant::Address(byte) => {
-                *first = byte;
-                rest.fill(FILLER);
-            }
-            Meant::Other => {
-                *first = BORDER;
-                rest.fill(BORDER);
-            }
-            Meant::Itself => {}
-        }
-    }
-}
-
-/// What an escape stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meant {
-    /// This character, which an address may have.
-    Address(u8),
-    /// Another character.
-    Other,
-    /// It is none.
-    Itself,
-}
-
-/// Where the `%` at `start` ends with its digits. Digits and letters are never escaped in a URL, so that what looks like one is
-/// the zone of an address, `fe80::1%31`, and ends it.
-fn url_escape(text: &[u8], start: usize) -> (usize, Meant) {
-    match text.get(start + 1..start + 3).and_then(hexadecimal) {
-        Some(0x2e) => (start + 3, Meant::Address(b'.')),
-        Some(0x3a) => (start + 3, Meant::Address(b':')),
-        Some(_) => (start + 3, Meant::Other),
-        None => (start + 1, Meant::Itself),
-    }
-}
-
-/// Where the escape that begins at `start` ends, and what it stands for. Before a quote, a slash or nothing that is known,
-/// only its backslashes.
-fn json_escape(text: &[u8], start: usize) -> (usize, Meant) {
-    let letter = end_of(text, start, |byte| byte == b'\\');
-    match text.get(letter) {
-        Some(b'b' | b'f' | b'n' | b'r' | b't') => (letter + 1, Meant::Other),
-        Some(b'u') => match text.get(letter + 1..letter + 5).and_then(hexadecimal).map(u8::try_from) {
-            Some(Ok(byte)) if byte.is_ascii_hexdigit() || byte == b'.' || byte == b':' => {
-                (letter + 5, Meant::Address(byte))
-            }
-            Some(_) => (letter + 5, Meant::Other),
-            None => (letter, Meant::Other),
-        },
-        Some(_) | None => (letter, Meant::Other),
-    }
-}
-
-fn hexadecimal(digits: &[u8]) -> Option<u16> {
-    digits.iter().try_fold(0, |number: u16, digit| {
-        let digit = char::from(*digit).to_digit(16)?;
-        number.checked_mul(16)?.checked_add(u16::try_from(digit).ok()?)
-    })
 }

@@ -41,29 +41,25 @@ impl<'a> UsualEntry<'a> {
         (SessionId::is_valid(id) && !data.is_empty()).then_some(Self { id, data: data.as_bytes() })
     }
 
-    /// Appends the line with its `\n`, and says whether it could; if not, `out` is as it was.
+    /// Bytes that [`UsualEntry::write_line`] needs: those of the line, and a block.
     #[must_use]
-    pub fn write_line(&self, out: &mut Vec<u8>) -> bool {
-        let start = out.len();
-        match unescape(self.data, out) {
-            Some(end) => {
-                out.truncate(end);
-                out.push(b'\n');
-                true
-            }
-            None => {
-                out.truncate(start);
-                false
-            }
-        }
+    pub fn room(&self) -> usize {
+        self.data.len() + size_of::<Window>()
+    }
+
+    /// Writes the line with its `\n` to the front of `out`, and says how long it is; some bytes of no meaning follow. `None`
+    /// when the string holds anything but plain bytes, `\"` and `\\`, or `out` is shorter than [`UsualEntry::room`].
+    #[must_use]
+    pub fn write_line(&self, out: &mut [u8]) -> Option<usize> {
+        let end = unescape(self.data, out)?;
+        *out.get_mut(end)? = b'\n';
+        Some(end + 1)
     }
 }
 
-/// Writes the content of a JSON string behind what `out` holds and returns where it ends; some bytes of no meaning
-/// follow. `None` when it holds anything but plain bytes, `\"` and `\\`.
-fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<usize> {
-    let mut end = out.len();
-    out.resize(end + text.len() + size_of::<Window>(), 0);
+/// Writes the content of a JSON string to the front of `out`.
+fn unescape(text: &[u8], out: &mut [u8]) -> Option<usize> {
+    let mut end = 0;
     let mut escapes = Escapes::default();
     let mut rest = text;
     while let Some(window) = rest.first_chunk() {
@@ -143,11 +139,9 @@ mod tests {
     /// Whether this way took it; what it made of it is what the general way makes of it.
     fn taken(message: &str) -> bool {
         let Some(entry) = UsualEntry::of(message) else { return false };
-        let mut out = b"before\n".to_vec();
-        if !entry.write_line(&mut out) {
-            assert_eq!(out, b"before\n", "nothing is left of what was not taken: {message}");
-            return false;
-        }
+        let mut space = vec![b'?'; entry.room()];
+        let Some(length) = entry.write_line(&mut space) else { return false };
+        let out = [b"before\n", &space[..length]].concat();
         assert_eq!(general(message), Some((entry.id.to_owned(), out)), "{message}");
         true
     }

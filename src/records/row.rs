@@ -1,5 +1,7 @@
 //! One row: its members in the order of the columns, its id, and how both are written.
 
+use std::io::Write;
+
 use sha1::{Digest, Sha1};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -82,12 +84,10 @@ impl Row {
         self.number(column, count as f64);
     }
 
-    /// Appends the row as a line; its id.
-    pub(super) fn write(self, lines: &mut Vec<u8>) -> String {
+    /// Writes the row as a line to memory; its id.
+    pub(super) fn write(self, lines: &mut impl Write) -> String {
         // Writing to memory cannot fail, and no value refuses to be written.
-        if serde_json::to_writer(&mut *lines, &self.members).is_ok() {
-            lines.push(b'\n');
-        }
+        let _ = serde_json::to_writer(&mut *lines, &self.members).map(|()| lines.write_all(b"\n"));
         self.id
     }
 }

@@ -56,7 +56,7 @@ impl Sessions {
             let found = self.slots.find(session)?;
             let is_waiting = matches!(found.state, State::Waiting { .. })
                 && found.dump.is_some()
-                && found.buffer.is_empty();
+                && found.lines.is_empty();
             Some(Member {
                 session,
                 is_waiting,
@@ -74,7 +74,7 @@ impl Sessions {
     /// until now; `None` when it could not be done.
     pub fn join(&mut self, fresh: SlotId, into: SlotId, now: Instant) -> Option<State> {
         let can_be_joined = self.slots.find(into).is_some_and(|found| match found.state {
-            State::Open(_) | State::Waiting { .. } => found.buffer.is_empty(),
+            State::Open(_) | State::Waiting { .. } => found.lines.is_empty(),
             State::Held { .. } => false,
         });
         let gone = can_be_joined.then(|| self.forget(fresh)).flatten()?;
@@ -91,7 +91,7 @@ impl Sessions {
         found.last_connection = gone.last_connection;
         found.by_url = true;
         found.is_of_url = true;
-        found.buffer = gone.buffer;
+        found.lines.take_over(gone.lines);
         found.acknowledged_at = now;
         found.ledger.restart_acknowledging();
         Some(before)

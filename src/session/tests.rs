@@ -55,17 +55,22 @@ fn line(number: u64) -> String {
     format!("[\"t\",null,null,1700000000000,{number}]\n")
 }
 
-fn take(session: &mut Session, number: u64) -> Verdict {
-    let at = session.buffer.len();
-    session.buffer.extend_from_slice(line(number).as_bytes());
-    session.take_line(at)
+fn take(session: &mut Session, slabs: &mut Slabs, number: u64) -> Verdict {
+    take_text(session, slabs, &line(number))
+}
+
+fn take_text(session: &mut Session, slabs: &mut Slabs, line: &str) -> Verdict {
+    let at = session.lines.bytes();
+    slabs.write(&mut session.lines, |out| out.extend_from_slice(line.as_bytes()));
+    session.take_line(at, slabs)
 }
 
 /// Appends as under `dump.durability = "process"`.
-fn settle(session: &mut Session) -> Vec<u8> {
-    let buffer = session.append();
+fn settle(session: &mut Session, slabs: &mut Slabs) -> Vec<u8> {
+    let written = slabs.copy(&session.lines);
+    session.append(slabs);
     session.ledger.make_durable(session.ledger.mark());
-    buffer
+    written
 }
 
 fn acknowledged(session: &mut Session, with_newest: bool) -> Vec<u64> {
@@ -76,14 +81,15 @@ fn acknowledged(session: &mut Session, with_newest: bool) -> Vec<u64> {
 
 #[test]
 fn every_hundredth_entry_is_acknowledged_once_durable() {
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 10, 10);
     let key = sessions.open(connection(1), id("a"), true, info(), start());
     let session = sessions.find_mut(key).expect("open");
     for number in 1..=350 {
-        assert_eq!(take(session, number), Verdict::Next);
+        assert_eq!(take(session, &mut slabs, number), Verdict::Next);
     }
     assert_eq!(acknowledged(session, true), [0_u64; 0], "nothing is durable yet");
-    settle(session);
+    settle(session, &mut slabs);
     assert_eq!(acknowledged(session, false), [100, 200, 300]);
     assert_eq!(acknowledged(session, true), [350]);
     assert_eq!(acknowledged(session, true), [0_u64; 0]);
@@ -91,86 +97,88 @@ fn every_hundredth_entry_is_acknowledged_once_durable() {
 
 #[test]
 fn duplicates_are_dropped_and_acknowledged_again() {
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 10, 10);
     let key = sessions.open(connection(1), id("a"), true, info(), start());
     let session = sessions.find_mut(key).expect("open");
     for number in 1..=300 {
-        take(session, number);
+        take(session, &mut slabs, number);
     }
-    let written = settle(session);
+    let written = settle(session, &mut slabs);
     acknowledged(session, true);
     for number in 51..=260 {
-        assert_eq!(take(session, number), Verdict::Duplicate);
+        assert_eq!(take(session, &mut slabs, number), Verdict::Duplicate);
     }
-    assert_eq!(session.buffer, b"");
+    assert!(session.lines.is_empty());
     assert_eq!(acknowledged(session, true), [150, 250, 260]);
     assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 300);
 }
 
 #[test]
 fn an_older_number_is_never_acknowledged_after_a_newer_one() {
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 10, 10);
     let key = sessions.open(connection(1), id("a"), true, info(), start());
     let session = sessions.find_mut(key).expect("open");
-    take(session, 1);
-    settle(session);
+    take(session, &mut slabs, 1);
+    settle(session, &mut slabs);
     for number in 2..=150 {
-        take(session, number);
+        take(session, &mut slabs, number);
     }
     // The last entry of the append cannot be acknowledged, so the newest number is still the one from before.
-    let at = session.buffer.len();
-    session.buffer.extend_from_slice(b"[\"t\",null,1700000000000,151]\n");
-    session.take_line(at);
-    settle(session);
+    take_text(session, &mut slabs, "[\"t\",null,1700000000000,151]\n");
+    settle(session, &mut slabs);
     assert_eq!(acknowledged(session, true), [100]);
     assert_eq!(acknowledged(session, true), [0_u64; 0]);
 }
 
 #[test]
 fn a_milestone_before_a_gap_is_acknowledged_once() {
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 10, 10);
     let key = sessions.open(connection(1), id("a"), true, info(), start());
     let session = sessions.find_mut(key).expect("open");
     for number in 1..=100 {
-        take(session, number);
+        take(session, &mut slabs, number);
     }
-    take(session, 200);
-    settle(session);
+    take(session, &mut slabs, 200);
+    settle(session, &mut slabs);
     assert_eq!(acknowledged(session, true), [100, 200]);
 }
 
 #[test]
 fn before_a_gap_the_last_number_is_acknowledged() {
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 10, 10);
     let key = sessions.open(connection(1), id("a"), true, info(), start());
     let session = sessions.find_mut(key).expect("open");
-    take(session, 1);
-    take(session, 2);
-    assert_eq!(take(session, 10), Verdict::Gap(7));
-    settle(session);
+    take(session, &mut slabs, 1);
+    take(session, &mut slabs, 2);
+    assert_eq!(take(session, &mut slabs, 10), Verdict::Gap(7));
+    settle(session, &mut slabs);
     assert_eq!(acknowledged(session, true), [2, 10]);
     // The same across a flush.
-    assert_eq!(take(session, 20), Verdict::Gap(9));
-    settle(session);
+    assert_eq!(take(session, &mut slabs, 20), Verdict::Gap(9));
+    settle(session, &mut slabs);
     assert_eq!(acknowledged(session, true), [20]);
-    take(session, 21);
-    settle(session);
-    assert_eq!(take(session, 30), Verdict::Gap(8));
-    settle(session);
+    take(session, &mut slabs, 21);
+    settle(session, &mut slabs);
+    assert_eq!(take(session, &mut slabs, 30), Verdict::Gap(8));
+    settle(session, &mut slabs);
     assert_eq!(acknowledged(session, true), [21, 30]);
 }
 
 #[test]
 fn an_entry_without_its_number_at_element_4_is_never_acknowledged() {
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 10, 10);
     let key = sessions.open(connection(1), id("a"), true, info(), start());
     let session = sessions.find_mut(key).expect("open");
     for number in 1..=250_u64 {
-        let at = session.buffer.len();
-        session.buffer.extend_from_slice(format!("[\"t\",null,1700000000000,{number}]\n").as_bytes());
-        assert_eq!(session.take_line(at), Verdict::Next);
+        let line = format!("[\"t\",null,1700000000000,{number}]\n");
+        assert_eq!(take_text(session, &mut slabs, &line), Verdict::Next);
     }
-    settle(session);
+    settle(session, &mut slabs);
     assert_eq!(acknowledged(session, true), [0_u64; 0]);
     assert_eq!(session.ledger.durable(), 250);
 }
@@ -178,11 +186,12 @@ fn an_entry_without_its_number_at_element_4_is_never_acknowledged() {
 #[test]
 fn what_a_connection_with_an_id_finds() {
     let now = start();
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 10, 10);
     let Arrival::Fresh(key) = sessions.arrive(connection(1), &id("a"), false, &info(), now) else {
         panic!("an unknown id is fresh");
     };
-    take(sessions.find_mut(key).expect("open"), 1);
+    take(sessions.find_mut(key).expect("open"), &mut slabs, 1);
     let taken = sessions.arrive(connection(2), &id("a"), true, &info(), now);
     assert_eq!(taken, Arrival::TakenOver { session: key, from: connection(1) });
     assert_eq!(sessions.leave(key, connection(1), Farewell::MayReturn, now), Departure::NotTheirs);
@@ -199,11 +208,12 @@ fn what_a_connection_with_an_id_finds() {
 #[test]
 fn a_client_that_comes_too_late_starts_where_it_was() {
     let now = start();
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 10, 10);
     let Arrival::Fresh(key) = sessions.arrive(connection(1), &id("a"), false, &info(), now) else {
         panic!("an unknown id is fresh");
     };
-    take(sessions.find_mut(key).expect("open"), 7);
+    take(sessions.find_mut(key).expect("open"), &mut slabs, 7);
     sessions.leave(key, connection(1), Farewell::MayReturn, now);
     assert_eq!(sessions.expired(now), None);
     assert_eq!(sessions.expired(now + GRACE), Some((key, Expiry::Grace)));
@@ -218,12 +228,13 @@ fn a_client_that_comes_too_late_starts_where_it_was() {
 #[test]
 fn over_the_limit_the_oldest_waiting_session_ends_first() {
     let now = start();
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 2, 10);
     let mut keys = Vec::new();
     for n in 0..3_u32 {
         let at = now + Duration::from_secs(u64::from(n));
         let key = sessions.open(connection(n), id(&format!("s{n}")), true, info(), at);
-        take(sessions.find_mut(key).expect("open"), 1);
+        take(sessions.find_mut(key).expect("open"), &mut slabs, 1);
         sessions.leave(key, connection(n), Farewell::MayReturn, at);
         keys.push(key);
     }
@@ -271,6 +282,7 @@ impl Client {
 fn play(seed: u64) {
     let mut dice = Dice(seed);
     let mut now = start();
+    let mut slabs = Slabs::default();
     let mut sessions = Sessions::new(GRACE, 10, 10);
     let mut client = Client::default();
     let mut file: Vec<u64> = Vec::new();
@@ -291,7 +303,7 @@ fn play(seed: u64) {
                 Arrival::Ended => panic!("seed {seed}: nobody ended it"),
             };
             let session = sessions.find_mut(key).expect("open");
-            append(&mut file, &settle(session));
+            append(&mut file, &settle(session, &mut slabs));
             let initial = session.ledger.durable();
             assert!(
                 initial == 0 || file.binary_search(&initial).is_ok(),
@@ -315,13 +327,13 @@ fn play(seed: u64) {
                 let Some((_, key)) = at else { continue };
                 for _ in 0..dice.below(200) {
                     let Some(number) = wire.pop_front() else { break };
-                    take(sessions.find_mut(key).expect("open"), number);
+                    take(sessions.find_mut(key).expect("open"), &mut slabs, number);
                 }
             }
             80..90 => {
                 let Some((_, key)) = at else { continue };
                 let session = sessions.find_mut(key).expect("open");
-                append(&mut file, &settle(session));
+                append(&mut file, &settle(session, &mut slabs));
                 for number in acknowledged(session, dice.one_in(2)) {
                     assert!(
                         file.binary_search(&number).is_ok(),
@@ -338,7 +350,7 @@ fn play(seed: u64) {
                 if dice.one_in(2)
                     && sessions.leave(key, connection, Farewell::MayReturn, now) == Departure::Wait
                 {
-                    append(&mut file, &settle(sessions.find_mut(key).expect("waits")));
+                    append(&mut file, &settle(sessions.find_mut(key).expect("waits"), &mut slabs));
                 }
             }
             95 => {
@@ -346,6 +358,7 @@ fn play(seed: u64) {
                 wire.clear();
                 client.may_send = false;
                 at = None;
+                slabs = Slabs::default();
                 sessions = Sessions::new(GRACE, 10, 10);
                 if let Some(last) = file.last() {
                     let dump = DumpFile::found("a", 0, 0, (0, 0));
@@ -357,9 +370,9 @@ fn play(seed: u64) {
     }
     let (_, key) = at.expect("calm at the end");
     for number in wire {
-        take(sessions.find_mut(key).expect("open"), number);
+        take(sessions.find_mut(key).expect("open"), &mut slabs, number);
     }
-    append(&mut file, &settle(sessions.find_mut(key).expect("open")));
+    append(&mut file, &settle(sessions.find_mut(key).expect("open"), &mut slabs));
     let missing: Vec<u64> = (1..=client.next)
         .filter(|number| file.binary_search(number).is_err())
         .filter(|number| !client.lost.contains(number) && !unprotected.contains(number))

@@ -8,6 +8,7 @@ use std::io::BufRead;
 
 use crate::extract::{self, ArchiveKeys, Document, ExtractError, ExtractLimits, Options, Value};
 use crate::metrics::FeatureMetrics;
+use crate::privacy::Cutter;
 use crate::records::{self, RecordsContext, Rows};
 
 /// What has to be known of a dump before it is read.
@@ -51,13 +52,31 @@ pub(super) fn locate(document: &mut Document, known: Known<'_>, day: impl std::f
     });
 }
 
-/// The rows of a dump that [`locate`] was called for.
+/// The document of a dump that [`locate`] was called for, as it is published: with a `cutter`, without addresses.
+///
+/// # Errors
+/// When a value refuses to be written.
+pub(super) fn text(document: &Document, cutter: Option<&mut Cutter>) -> serde_json::Result<Vec<u8>> {
+    let Some(cutter) = cutter else { return serde_json::to_vec(document) };
+    let mut text = Vec::new();
+    let mut writer = cutter.write_to(&mut text);
+    serde_json::to_writer(&mut writer, document)?;
+    writer.end();
+    Ok(text)
+}
+
+/// The rows of a dump that [`locate`] was called for; with a `cutter`, without addresses.
 ///
 /// Their ids are derived from the day, too: an id that is used again on another day is another dump.
-pub(super) fn rows(document: &Document, known: Known<'_>, app_environment: &str) -> Vec<Rows> {
+pub(super) fn rows(
+    document: &Document,
+    known: Known<'_>,
+    app_environment: &str,
+    cutter: Option<&mut Cutter>,
+) -> Vec<Rows> {
     let dump_path = document.metadata().get("dumpPath").and_then(Value::as_str).unwrap_or_default();
     let context = RecordsContext { app_environment, dump_id: dump_path, last_write_ms: known.written_ms };
-    records::rows(document, &context)
+    records::rows(document, &context, cutter)
 }
 
 /// What the metrics want to know of a client's dump.

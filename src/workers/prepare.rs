@@ -15,7 +15,7 @@ use rustix::fs::{OFlags, Stat};
 use super::Shared;
 use super::attempts::{self, Attempt};
 use super::derive::{self, Known};
-use super::source::{self, Copy, Source, SourceError};
+use super::source::{self, DumpCopy, Source, SourceError};
 use super::{Failure, Point};
 use crate::archive::day::Day;
 use crate::archive::disk::Disk;
@@ -28,7 +28,7 @@ use crate::extract::Document;
 use crate::jobs::{Job, Origin, Step};
 use crate::logging::value;
 use crate::metrics::FeatureMetrics;
-use crate::privacy::{self, Cutter};
+use crate::privacy::Cutter;
 use crate::records::Rows;
 use crate::records_store::Before;
 use crate::recovery::first_line::FirstLine;
@@ -197,8 +197,8 @@ fn read(
     if shared.is_archiving {
         open_disk(disks, &day).map_err(archive_failure)?;
         let packed = packed.insert(shared.archive.temporary(&day).map_err(archive_failure)?);
-        let cutter = shared.is_cutting.then_some(cutter);
-        source.copy_to(Copy { gzip, file: packed.file(), cutter }).map_err(source_failure)?;
+        let cutter = shared.is_cutting_addresses.then_some(&mut *cutter);
+        source.copy_to(DumpCopy { gzip, file: packed.file(), cutter }).map_err(source_failure)?;
     }
     let document = derive::read(&mut source, dump.known(job), shared.limits);
     // First what went wrong underneath: it is why the extraction could not go on.
@@ -218,7 +218,8 @@ fn read(
         is_errored: document.problems().total() > 0,
         features: derive::feature_metrics(&document),
     };
-    let mut dump = Read { shared, job, dump, day, document, was_begun };
+    let cutter = shared.is_cutting_addresses.then_some(cutter);
+    let mut dump = Read { shared, job, dump, day, document, was_begun, cutter };
     let (publication, rows, before) = dump.place(packed.zip(content))?;
     let Read { job, day, .. } = dump;
     Ok(Some(Prepared { job: job.clone(), day, publication, rows, before, learnt }))
@@ -232,6 +233,8 @@ struct Read<'a> {
     day: Arc<DayFolder>,
     document: Document,
     was_begun: bool,
+    /// The document has the addresses of the dump, so what is written down of it goes through this, if addresses are to be cut.
+    cutter: Option<&'a mut Cutter>,
 }
 
 impl Read<'_> {
@@ -240,20 +243,18 @@ impl Read<'_> {
         &mut self,
         copy: Option<(Temporary, Content)>,
     ) -> Result<(Option<Publication>, Vec<Rows>, Before), Failure> {
-        let Self { shared, job, dump, day, document, was_begun } = self;
+        let Self { shared, job, dump, day, document, was_begun, cutter } = self;
         let known = dump.known(job);
-        // The document has the addresses of the dump, so all that is written down of it is cut here.
-        let published = |text: Vec<u8>| if shared.is_cutting { privacy::cut(text) } else { text };
-        let rows = |document: &Document| {
+        let rows = |document: &Document, cutter: Option<&mut Cutter>| {
             if !shared.is_recording {
                 return Vec::new();
             }
-            let rows = derive::rows(document, known, &shared.app_environment).into_iter();
-            rows.map(|rows| Rows { lines: published(rows.lines), ..rows }).collect()
+            derive::rows(document, known, &shared.app_environment, cutter)
         };
         let Some((packed, content)) = copy else {
             derive::locate(document, known, dump.day, &job.name);
-            return Ok((None, rows(document), if *was_begun { Before::Perhaps } else { Before::Nothing }));
+            let before = if *was_begun { Before::Perhaps } else { Before::Nothing };
+            return Ok((None, rows(document, cutter.as_deref_mut()), before));
         };
         let search = if *was_begun { Search::Everywhere } else { Search::FreeName };
         let place = shared.archive.place(day, &job.name, &dump.id, content, search);
@@ -268,11 +269,12 @@ impl Read<'_> {
         let may_be_cut = *was_begun && shared.upkeep.may_cut();
         let before = if packed.is_none() || may_be_cut { Before::Perhaps } else { Before::Nothing };
         if packed.is_none() && !slot.lacks_document().map_err(fail)? {
-            return Ok((None, rows(document), before));
+            return Ok((None, rows(document, cutter.as_deref_mut()), before));
         }
-        let text = serde_json::to_vec(document).map_err(|error| Failure::new(Step::Extract, &error))?;
-        let publication = Publication { slot, packed, document: published(text) };
-        Ok((Some(publication), rows(document), before))
+        let text = derive::text(document, cutter.as_deref_mut());
+        let text = text.map_err(|error| Failure::new(Step::Extract, &error))?;
+        let publication = Publication { slot, packed, document: text };
+        Ok((Some(publication), rows(document, cutter.as_deref_mut()), before))
     }
 }
 

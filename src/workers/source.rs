@@ -28,13 +28,13 @@ pub(super) struct Source<'a> {
     buffer: &'a mut [u8],
     start: usize,
     end: usize,
-    copy: Option<Copy<'a>>,
+    copy: Option<DumpCopy<'a>>,
     error: Option<SourceError>,
     size_bytes: u64,
 }
 
 /// Where the copy goes.
-pub(super) struct Copy<'a> {
+pub(super) struct DumpCopy<'a> {
     /// Through this.
     pub(super) gzip: &'a mut Gzip,
     /// Into this.
@@ -43,7 +43,7 @@ pub(super) struct Copy<'a> {
     pub(super) cutter: Option<&'a mut Cutter>,
 }
 
-impl Copy<'_> {
+impl DumpCopy<'_> {
     fn begin(&mut self) {
         self.gzip.begin();
         if let Some(cutter) = &mut self.cutter {
@@ -94,7 +94,7 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// When the copy cannot be written.
-    pub(super) fn copy_to(&mut self, mut copy: Copy<'a>) -> Result<(), SourceError> {
+    pub(super) fn copy_to(&mut self, mut copy: DumpCopy<'a>) -> Result<(), SourceError> {
         copy.begin();
         copy.feed(self.filled())?;
         self.copy = Some(copy);
@@ -119,7 +119,7 @@ impl<'a> Source<'a> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        Ok((self.copy.map(Copy::end).transpose()?, self.size_bytes))
+        Ok((self.copy.map(DumpCopy::end).transpose()?, self.size_bytes))
     }
 
     fn filled(&self) -> &[u8] {
@@ -210,7 +210,9 @@ mod tests {
                 let mut source = Source::new(&opened, &mut buffer);
                 let first = source.first_line().unwrap().len();
                 assert_eq!(first, content.iter().position(|byte| *byte == b'\n').map_or(bytes, |at| at + 1));
-                source.copy_to(Copy { gzip: &mut gzip, file: packed.as_file_mut(), cutter: None }).unwrap();
+                source
+                    .copy_to(DumpCopy { gzip: &mut gzip, file: packed.as_file_mut(), cutter: None })
+                    .unwrap();
                 let mut read = Vec::new();
                 (&mut source).take(read_bytes).read_to_end(&mut read).unwrap();
                 assert_eq!(read, content[..bytes.min(usize::try_from(read_bytes).unwrap())]);
@@ -237,7 +239,7 @@ mod tests {
         let mut source = Source::new(&opened, &mut buffer);
         let first = source.first_line().unwrap().to_owned();
         assert_eq!(first, content.lines().next().map(|line| format!("{line}\n")).unwrap().as_bytes());
-        let copy = Copy { gzip: &mut gzip, file: packed.as_file_mut(), cutter: Some(&mut cutter) };
+        let copy = DumpCopy { gzip: &mut gzip, file: packed.as_file_mut(), cutter: Some(&mut cutter) };
         source.copy_to(copy).unwrap();
         let mut read = String::new();
         source.read_to_string(&mut read).unwrap();
@@ -256,7 +258,7 @@ mod tests {
         let mut gzip = Gzip::new(0);
         let mut source = Source::new(&writable, &mut buffer);
         let mut target = unwritable;
-        source.copy_to(Copy { gzip: &mut gzip, file: &mut target, cutter: None }).unwrap();
+        source.copy_to(DumpCopy { gzip: &mut gzip, file: &mut target, cutter: None }).unwrap();
         // Level 0 does not compress, so the output buffer is full long before the dump ends.
         io::copy(&mut source, &mut io::sink()).unwrap_err();
         assert!(matches!(source.finish(), Err(SourceError::Copy(_))));

@@ -61,7 +61,7 @@ impl Site {
             is_archiving: self.archiving,
             records: RecordsStore::default(),
             is_recording: true,
-            is_cutting: false,
+            is_cutting_addresses: false,
             app_environment: String::new(),
             gzip_level: 1,
             limits: ExtractLimits::default(),

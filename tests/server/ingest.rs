@@ -255,6 +255,32 @@ fn entries_are_flushed_by_size() {
     client.close(1000);
 }
 
+/// The memory in which lines are gathered is bounded for all sessions together: who gathers longest is written first.
+#[test]
+fn entries_are_flushed_when_all_together_are_too_many() {
+    let mut settings = Settings::new().set("dump.flush_interval_ms", 60_000);
+    for (key, value) in [("dump.flush_bytes", 1 << 20), ("dump.flush_total_bytes", 1 << 20)] {
+        settings = settings.set(key, value);
+    }
+    let server = settings.start();
+    let mut rng = Rng::new(71);
+    let ids = [(); 5].map(|()| rng.uuid());
+    let text = "x".repeat(300_000);
+    let mut clients = Vec::new();
+    for id in &ids {
+        let mut client = WsClient::open(server.ingest, &Upgrade::browser(id));
+        client.send_text(&script::entry_message(id, &format!(r#"["all",null,"{text}",1700000000000]"#)));
+        clients.push(client);
+    }
+    server.wait_until("the first entry is in its dump", || {
+        plain_dumps_of(&server.dump_path(""), &ids[0]).into_iter().find(|dump| dump.contains(&text))
+    });
+    for (client, id) in clients.into_iter().zip(&ids) {
+        client.close(3001);
+        archived(&server, id, 1);
+    }
+}
+
 /// One listener serves both address families.
 #[test]
 fn both_address_families_are_served() {

@@ -175,6 +175,32 @@ fn addresses_are_cut_in_all_that_is_kept() {
     }
 }
 
+/// Without an archive only rows and metrics are left of a dump, and no address is in them.
+#[test]
+fn rows_and_metrics_without_an_archive_hold_no_address() {
+    let id = Rng::new(92).uuid();
+    let server = settings().set("privacy.obfuscate_ip", true).set("archive.enabled", false).start();
+    run(&server, &id);
+    // Because of the line that is no JSON.
+    server.wait_for_metric("rtcstats_files_errored", 1.0);
+    server.wait_until("the dump is gone", || {
+        plain_dumps_of(&server.dump_path("finished"), &id).is_empty().then_some(())
+    });
+    let days: Vec<String> = fs::read_dir(server.root().join("archive"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let [day] = &days[..] else { panic!("{days:?}") };
+    let rows = records(&server, day);
+    assert_no_address("rows", &rows);
+    assert!(rows.contains("\"localAddress\":\"198.51.100.0\",\"localCandidateType\":\"relay\""), "{rows}");
+    assert!(rows.contains("\"remoteAddress\":\"2001:db8:17::\""), "{rows}");
+    assert!(rows.contains("\"meetingUrl\":\"https://198.51.100.0:8443/room\""), "{rows}");
+    assert_eq!(server.archive().count(), 0);
+    assert_no_address("metrics", server.scrape().text());
+    assert_no_address("log", &server.stop().log.join("\n"));
+}
+
 /// A server that was killed between the archive and the removal of the dump finds its cut copy again: nothing is stored twice.
 #[test]
 fn a_cut_dump_is_known_after_a_crash() {

@@ -1,0 +1,494 @@
+//! The memory in which the lines of all sessions are gathered until they are appended.
+//!
+//! Lines are written one behind the other, whosever they are, into slabs of one size; a session keeps only where its own
+//! stand ([`Lines`]). So a session that gathers owns no memory that grows, memory is written in the order of its addresses,
+//! and a slab is used again as soon as everything in it was appended, which is soon, because sessions are due in the order
+//! in which they began to gather. A line stands in one piece.
+//!
+//! Knows no session and no file. Bounds: whoever writes looks at [`Slabs::bytes_in_use`] and appends until it is small
+//! enough; empty slabs that nobody needed between two calls of [`Slabs::shrink`] are given back there.
+
+use std::io::IoSlice;
+use std::ops::Deref;
+
+use memmap2::MmapMut;
+
+/// Bytes of a slab: many lines (3.75 KB on average), and few bytes beside what one old line holds in use.
+const SLAB_BYTES: usize = 256 * 1024;
+
+/// Where gathered lines stand. It belongs to the [`Slabs`] that filled it, and must go back there
+/// ([`Slabs::release`]), or what it refers to is never used again.
+#[derive(Debug, Default)]
+pub struct Lines {
+    pieces: Vec<Piece>,
+    bytes: usize,
+}
+
+/// Text in one slab.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    slab: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Piece {
+    fn bytes(self) -> usize {
+        self.end - self.start
+    }
+}
+
+impl Lines {
+    /// How much it is, with all `\n`.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// In how many pieces they stand: as many parts has the write that appends them.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Takes all of `other` behind its own.
+    pub fn take_over(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.pieces.extend(other.pieces);
+    }
+}
+
+/// What a slab is made of. Mapped memory goes back to the system as soon as it is dropped, whatever was allocated since.
+#[derive(Debug, Default)]
+enum Memory {
+    #[default]
+    None,
+    Mapped(MmapMut),
+    Heap(Vec<u8>),
+}
+
+impl Memory {
+    /// At least so much; a whole slab is mapped if the system allows it.
+    fn new(bytes: usize) -> Self {
+        if bytes > SLAB_BYTES {
+            return Self::Heap(vec![0; bytes]);
+        }
+        MmapMut::map_anon(SLAB_BYTES).map_or_else(|_| Self::Heap(vec![0; SLAB_BYTES]), Self::Mapped)
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::None => &mut [],
+            Self::Mapped(memory) => memory,
+            Self::Heap(memory) => memory,
+        }
+    }
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::Mapped(memory) => memory,
+            Self::Heap(memory) => memory,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slab {
+    memory: Memory,
+    /// Bytes that are written.
+    filled: usize,
+    /// Bytes that somebody's lines refer to.
+    live: usize,
+    /// Bytes that count as in use.
+    counted: usize,
+}
+
+/// All slabs.
+#[derive(Debug, Default)]
+pub struct Slabs {
+    /// By number; the place of the one that is being filled is empty.
+    slabs: Vec<Slab>,
+    /// The one that is being filled, and its number.
+    current: Slab,
+    at: usize,
+    /// Numbers of those in which nothing stands, the one used last on top.
+    free: Vec<usize>,
+    /// So many at the bottom of `free` were not needed since the last shrink.
+    untouched: usize,
+    in_use: usize,
+    /// Where a line is put together before its length is known.
+    draft: Vec<u8>,
+}
+
+impl Slabs {
+    /// Memory that is held for lines, in bytes; without what was set aside.
+    #[must_use]
+    pub fn bytes_in_use(&self) -> usize {
+        self.in_use
+    }
+
+    /// Lines that somebody refers to, in bytes.
+    #[must_use]
+    pub fn live_bytes(&self) -> usize {
+        self.current.live + self.slabs.iter().map(|slab| slab.live).sum::<usize>()
+    }
+
+    /// Adds to `lines` what `write` puts into the empty buffer that it is given.
+    pub fn write<R>(&mut self, lines: &mut Lines, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let mut draft = std::mem::take(&mut self.draft);
+        draft.clear();
+        let result = write(&mut draft);
+        self.add(lines, &draft);
+        if draft.capacity() <= SLAB_BYTES {
+            self.draft = draft;
+        }
+        result
+    }
+
+    fn add(&mut self, lines: &mut Lines, text: &[u8]) {
+        let room = text.len();
+        self.write_within(lines, room, |space| {
+            space.copy_from_slice(text);
+            Some(room)
+        });
+    }
+
+    /// Lets `write` put a line into the front of `room` bytes and say how long it is, and adds that to `lines`; whether it
+    /// wrote one. Nothing is copied.
+    pub fn write_within(
+        &mut self,
+        lines: &mut Lines,
+        room: usize,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> bool {
+        if self.current.memory.len() - self.current.filled < room {
+            self.fill_next(room);
+        }
+        let start = self.current.filled;
+        let space = self.current.memory.bytes_mut().get_mut(start..start + room);
+        let Some(written) = space.and_then(write) else { return false };
+        let end = start + written.min(room);
+        if end > start {
+            self.current.filled = end;
+            self.current.live += end - start;
+            lines.bytes += end - start;
+            match lines.pieces.last_mut() {
+                Some(last) if last.slab == self.at && last.end == start => last.end = end,
+                Some(_) | None => lines.pieces.push(Piece { slab: self.at, start, end }),
+            }
+        }
+        true
+    }
+
+    fn fill_next(&mut self, bytes: usize) {
+        let full = std::mem::take(&mut self.current);
+        if let Some(place) = self.slabs.get_mut(self.at) {
+            *place = full;
+            if place.live == 0 {
+                self.settle(self.at);
+            }
+        }
+        self.at = self.take_free();
+        self.current = self.slabs.get_mut(self.at).map(std::mem::take).unwrap_or_default();
+        if self.current.memory.len() < bytes.max(SLAB_BYTES) {
+            self.current.memory = Memory::new(bytes);
+        }
+        self.current.counted = self.current.memory.len();
+        self.in_use += self.current.counted;
+    }
+
+    /// The number of an empty slab, perhaps one without memory.
+    fn take_free(&mut self) -> usize {
+        let taken = self.free.pop();
+        self.untouched = self.untouched.min(self.free.len());
+        taken.unwrap_or_else(|| {
+            self.slabs.push(Slab::default());
+            self.slabs.len() - 1
+        })
+    }
+
+    /// The text of `lines`, in parts.
+    #[must_use]
+    pub fn slices<'a>(&'a self, lines: &Lines) -> Vec<IoSlice<'a>> {
+        lines.pieces.iter().map(|piece| IoSlice::new(self.piece(*piece))).collect()
+    }
+
+    /// The text of `lines`, copied together.
+    #[must_use]
+    pub fn copy(&self, lines: &Lines) -> Vec<u8> {
+        let mut text = Vec::with_capacity(lines.bytes);
+        for piece in &lines.pieces {
+            text.extend_from_slice(self.piece(*piece));
+        }
+        text
+    }
+
+    fn piece(&self, piece: Piece) -> &[u8] {
+        let slab = if piece.slab == self.at { Some(&self.current) } else { self.slabs.get(piece.slab) };
+        slab.and_then(|slab| slab.memory.get(piece.start..piece.end)).unwrap_or_default()
+    }
+
+    /// The text between two places in `lines` that were written at once, as a line is; else nothing. It is found from the
+    /// end on.
+    #[must_use]
+    pub fn slice(&self, lines: &Lines, start: usize, end: usize) -> &[u8] {
+        let mut behind = lines.bytes;
+        for piece in lines.pieces.iter().rev() {
+            let before = behind - piece.bytes();
+            if start >= before {
+                let text = self.piece(*piece);
+                return text.get(start - before..end.saturating_sub(before)).unwrap_or_default();
+            }
+            behind = before;
+        }
+        &[]
+    }
+
+    /// Takes back what stands in `lines` from `start` on.
+    pub fn truncate(&mut self, lines: &mut Lines, start: usize) {
+        while lines.bytes > start
+            && let Some(mut last) = lines.pieces.pop()
+        {
+            let taken = (lines.bytes - start).min(last.bytes());
+            let end = last.end;
+            last.end -= taken;
+            lines.bytes -= taken;
+            if last.bytes() > 0 {
+                lines.pieces.push(last);
+            }
+            if last.slab == self.at && self.current.filled == end {
+                self.current.filled = last.end;
+            }
+            self.let_go(last.slab, taken);
+        }
+    }
+
+    /// Forgets lines, which were appended or are given up, and says how many bytes they were.
+    pub fn release(&mut self, lines: &mut Lines) -> usize {
+        let Lines { pieces, bytes } = std::mem::take(lines);
+        for piece in pieces {
+            self.let_go(piece.slab, piece.bytes());
+        }
+        bytes
+    }
+
+    fn let_go(&mut self, slab: usize, bytes: usize) {
+        if slab == self.at {
+            self.current.live -= bytes;
+            if self.current.live == 0 {
+                self.current.filled = 0;
+                if self.current.counted > SLAB_BYTES {
+                    self.in_use -= std::mem::take(&mut self.current).counted;
+                }
+            }
+        } else if let Some(found) = self.slabs.get_mut(slab) {
+            found.live -= bytes;
+            if found.live == 0 {
+                self.settle(slab);
+            }
+        }
+    }
+
+    /// Nothing stands in a slab any more. One of a usual size is kept.
+    fn settle(&mut self, slab: usize) {
+        let Some(found) = self.slabs.get_mut(slab) else { return };
+        self.in_use -= std::mem::take(&mut found.counted);
+        found.filled = 0;
+        if found.memory.len() == SLAB_BYTES {
+            self.free.push(slab);
+        } else {
+            *found = Slab::default();
+            // Those with memory are taken first.
+            self.free.insert(0, slab);
+        }
+    }
+
+    /// Moves lines that will stay for long to memory of their own, so that they hold nothing else in use.
+    pub fn set_aside(&mut self, lines: &mut Lines) {
+        if lines.is_empty() {
+            return;
+        }
+        let text = self.copy(lines);
+        let bytes = self.release(lines);
+        let slab = self.slabs.len();
+        self.slabs.push(Slab { memory: Memory::Heap(text), filled: bytes, live: bytes, counted: 0 });
+        *lines = Lines { pieces: vec![Piece { slab, start: 0, end: bytes }], bytes };
+    }
+
+    /// Gives back the memory that was not needed since the last call.
+    pub fn shrink(&mut self) {
+        let (slabs, free) = (&mut self.slabs, &self.free);
+        for number in free.iter().take(self.untouched) {
+            if let Some(slab) = slabs.get_mut(*number) {
+                slab.memory = Memory::None;
+            }
+        }
+        self.untouched = self.free.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn write(slabs: &mut Slabs, lines: &mut Lines, text: &[u8]) {
+        slabs.write(lines, |out| out.extend_from_slice(text));
+    }
+
+    #[test]
+    fn one_session_alone_fills_one_slab_again_and_again() {
+        let (mut slabs, mut lines) = (Slabs::default(), Lines::default());
+        for _ in 0..10_000 {
+            for _ in 0..5 {
+                write(&mut slabs, &mut lines, &[b'x'; 3000]);
+            }
+            assert_eq!((lines.pieces(), lines.bytes()), (1, 15_000));
+            assert_eq!(slabs.release(&mut lines), 15_000);
+        }
+        assert_eq!(slabs.bytes_in_use(), SLAB_BYTES);
+    }
+
+    #[test]
+    fn what_is_released_in_order_is_used_again() {
+        let mut slabs = Slabs::default();
+        let mut all = std::collections::VecDeque::new();
+        for _ in 0..10_000 {
+            let mut lines = Lines::default();
+            write(&mut slabs, &mut lines, &[b'x'; 4000]);
+            all.push_back(lines);
+            if all.len() > 200 {
+                slabs.release(&mut all.pop_front().unwrap());
+            }
+        }
+        // 800 KB in whole slabs, with a part of the first and of the last.
+        assert!(slabs.bytes_in_use() <= 6 * SLAB_BYTES, "{}", slabs.bytes_in_use());
+        assert!(slabs.slabs.len() <= 7, "{}", slabs.slabs.len());
+    }
+
+    #[test]
+    fn a_line_larger_than_a_slab_has_its_own_and_gives_it_back() {
+        let (mut slabs, mut large, mut small) = (Slabs::default(), Lines::default(), Lines::default());
+        write(&mut slabs, &mut large, &vec![b'x'; 3 * SLAB_BYTES]);
+        write(&mut slabs, &mut small, b"small");
+        assert_eq!(slabs.copy(&large).len(), 3 * SLAB_BYTES);
+        slabs.release(&mut large);
+        assert_eq!(slabs.bytes_in_use(), SLAB_BYTES);
+        slabs.release(&mut small);
+        assert_eq!(slabs.live_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_set_aside_holds_no_slab() {
+        let (mut slabs, mut old, mut new) = (Slabs::default(), Lines::default(), Lines::default());
+        write(&mut slabs, &mut old, b"old ");
+        write(&mut slabs, &mut new, b"new");
+        write(&mut slabs, &mut old, b"lines");
+        slabs.set_aside(&mut old);
+        assert_eq!((slabs.copy(&old), old.pieces()), (b"old lines".to_vec(), 1));
+        assert_eq!(slabs.slice(&old, 4, 9), b"lines");
+        slabs.release(&mut new);
+        write(&mut slabs, &mut old, b" and more");
+        assert_eq!(slabs.copy(&old), b"old lines and more");
+        slabs.release(&mut old);
+        assert_eq!((slabs.live_bytes(), slabs.bytes_in_use()), (0, SLAB_BYTES));
+    }
+
+    #[test]
+    fn memory_that_was_not_needed_is_given_back() {
+        let mut slabs = Slabs::default();
+        let mut lines = Lines::default();
+        let kept = |slabs: &Slabs| slabs.slabs.iter().map(|slab| slab.memory.len()).sum::<usize>();
+        for round in [20, 20, 1] {
+            for _ in 0..round {
+                write(&mut slabs, &mut lines, &[b'x'; SLAB_BYTES]);
+            }
+            slabs.release(&mut lines);
+            slabs.shrink();
+        }
+        slabs.shrink();
+        assert_eq!(kept(&slabs), 0, "all but the one that is filled");
+        write(&mut slabs, &mut lines, b"goes on");
+        assert_eq!(slabs.copy(&lines), b"goes on");
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Write(usize, Vec<u8>),
+        WriteMuch(usize, usize),
+        Truncate(usize, usize),
+        Release(usize),
+        SetAside(usize),
+        Shrink,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let who = 0..6_usize;
+        prop_oneof![
+            8 => (who.clone(), vec(any::<u8>(), 0..40)).prop_map(|(who, text)| Act::Write(who, text)),
+            3 => (who.clone(), 1..2 * SLAB_BYTES).prop_map(|(who, bytes)| Act::WriteMuch(who, bytes)),
+            2 => (who.clone(), any::<usize>()).prop_map(|(who, at)| Act::Truncate(who, at)),
+            3 => who.clone().prop_map(Act::Release),
+            1 => who.prop_map(Act::SetAside),
+            1 => Just(Act::Shrink),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// Beside six plain vectors.
+        #[test]
+        fn everybody_has_what_they_wrote(acts in vec(act(), 0..200)) {
+            let mut slabs = Slabs::default();
+            let mut lines: [Lines; 6] = Default::default();
+            let mut model: [Vec<u8>; 6] = Default::default();
+            for act in acts {
+                match act {
+                    Act::Write(who, text) => {
+                        let start = lines[who].bytes();
+                        write(&mut slabs, &mut lines[who], &text);
+                        prop_assert_eq!(slabs.slice(&lines[who], start, lines[who].bytes()), &*text);
+                        model[who].extend(text);
+                    }
+                    Act::WriteMuch(who, bytes) => {
+                        let text = vec![u8::try_from(bytes % 251).unwrap(); bytes];
+                        write(&mut slabs, &mut lines[who], &text);
+                        model[who].extend(text);
+                    }
+                    Act::Truncate(who, at) => {
+                        let at = at % (model[who].len() + 1);
+                        slabs.truncate(&mut lines[who], at);
+                        model[who].truncate(at);
+                    }
+                    Act::Release(who) => {
+                        prop_assert_eq!(slabs.release(&mut lines[who]), model[who].len());
+                        model[who].clear();
+                    }
+                    Act::SetAside(who) => slabs.set_aside(&mut lines[who]),
+                    Act::Shrink => slabs.shrink(),
+                }
+                prop_assert_eq!(slabs.live_bytes(), model.iter().map(Vec::len).sum::<usize>());
+            }
+            for (lines, model) in lines.iter_mut().zip(model) {
+                prop_assert_eq!(lines.bytes(), model.len());
+                prop_assert!(slabs.copy(lines) == model);
+                slabs.release(lines);
+            }
+            prop_assert!(slabs.bytes_in_use() <= SLAB_BYTES);
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! Plain data and pure functions. Rules: protocol of the reference server, section "connection set-up".
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -168,11 +168,31 @@ pub struct Agents {
     known: HashSet<Rc<Agent>>,
     /// How many are known when those without a connection are next forgotten.
     full_at: usize,
+    /// The statistics formats of user agents that came before.
+    formats: HashMap<Box<str>, &'static str>,
 }
 
 impl Agents {
     /// Not worth a look before there are so many.
     const FORGOTTEN_MIN: usize = 64;
+    /// User agents whose formats are kept, and how long they may be: some 50 KiB.
+    const FORMATS_MAX: usize = 128;
+    const FORMAT_KEY_BYTES_MAX: usize = 400;
+
+    /// What `derive` says of a user agent; it is asked once for each that comes often.
+    pub fn stats_format(&mut self, user_agent: &str, derive: fn(&str) -> &'static str) -> &'static str {
+        if let Some(format) = self.formats.get(user_agent) {
+            return format;
+        }
+        let format = derive(user_agent);
+        if user_agent.len() <= Self::FORMAT_KEY_BYTES_MAX {
+            if self.formats.len() >= Self::FORMATS_MAX {
+                self.formats.clear();
+            }
+            self.formats.insert(user_agent.into(), format);
+        }
+        format
+    }
 
     /// The one that is equal to `agent`.
     #[must_use]

@@ -28,6 +28,7 @@ use crate::client::{Agents, ConnectionInfo, SessionId};
 use crate::dump::{DumpFile, DumpStore};
 use crate::durability::Durability;
 use crate::ended::EndedJournal;
+use crate::extract;
 use crate::jobs::Job;
 use crate::limited;
 use crate::logging::{RateLimit, member};
@@ -275,6 +276,12 @@ impl Collector {
     pub fn share(&mut self, info: ConnectionInfo) -> Rc<ConnectionInfo> {
         let agent = self.agents.share(info.agent);
         Rc::new(ConnectionInfo { agent, ..info })
+    }
+
+    /// The format in which a user agent sends its statistics, by the rules of the extraction.
+    #[must_use]
+    pub fn stats_format(&mut self, user_agent: &str) -> &'static str {
+        self.agents.stats_format(user_agent, extract::stats_format)
     }
 
     /// Nothing is acknowledged from now on before `durability` has synced it.

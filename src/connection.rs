@@ -408,7 +408,7 @@ impl<S: Transport> Connection<S> {
     /// Grants the upgrade. Whoever may not send is told so in a close frame: a browser's page learns no HTTP status.
     fn upgrade(&mut self, upgrade: &Upgrade, verdict: Result<Option<Claims>, Denied>, turn: &mut Turn<'_>) {
         upgrade.write_response(&mut self.outgoing.bytes);
-        let stats_format = crate::extract::stats_format(&upgrade.user_agent);
+        let stats_format = turn.collector.stats_format(&upgrade.user_agent);
         let mut info = upgrade.connection_info(stats_format);
         let denied = verdict.map(|claims| info.claims = claims.map(Box::new)).err();
         let info = turn.collector.share(info);

@@ -92,7 +92,9 @@ pub fn names_parent(line: &[u8]) -> bool {
         parent: String,
     }
     type Entry = (IgnoredAny, IgnoredAny, Identity, IgnoredAny, IgnoredAny);
+    // Few do, and clients write names of members as they are: the others need not be read.
     line.starts_with(br#"["identity","#)
+        && memchr::memmem::find(line, br#""parentStatsSessionId""#).is_some()
         && serde_json::from_slice::<Entry>(line)
             .is_ok_and(|(_, _, identity, _, _)| !identity.parent.is_empty())
 }

@@ -28,7 +28,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sd_notify", &["systemd.rs"]),
     ("flate2", &["archive/", "cli/extract.rs"]),
     ("lexopt", &["cli.rs", "cli/"]),
-    ("memchr", &["extract.rs", "extract/", "privacy.rs", "privacy/"]),
+    ("memchr", &["extract.rs", "extract/", "privacy.rs", "privacy/", "rooms.rs"]),
     ("sha1", &["records.rs", "records/"]),
     ("ring", &["auth.rs", "auth/", "tls.rs"]),
     ("rustls", &["auth.rs", "tls.rs", "reactor/"]),

@@ -44,8 +44,9 @@ use crate::systemd::Supervisor;
 use crate::tls::Tls;
 use crate::workers::Leftover;
 
-/// Readiness events taken from the kernel at once. More stay queued there; fewer would mean more system calls.
-const EVENTS_PER_POLL: usize = 1024;
+/// Readiness events taken from the kernel at once: some 5 ms of work. More stay queued there; fewer would mean more system
+/// calls.
+const EVENTS_PER_POLL: usize = 512;
 /// The read buffer that all connections share, and so the bytes that one connection may bring per turn. Large enough
 /// for a burst of the largest usual messages (60 KB), small enough to stay in the cache.
 const READ_BUFFER_BYTES: usize = 256 * 1024;

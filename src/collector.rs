@@ -4,67 +4,68 @@
 //! other. Names no socket: a connection is its slot id. What concerns the outside (acknowledge, close, a finished
 //! dump) is left in [`Collector::take_effects`] for the reactor.
 //!
+//! Here stand the table of its state, what connections do to sessions, and what is due when; the parts are modules of
+//! their own: `requests` (from a message to a gathered line), `flush_queue` (whose is due), `appending` (into the dump),
+//! `syncing` (onto the disk), `finishing` (the end of a session), `held` (an end that cannot be written), `join` (breakout
+//! rooms), `earlier` (what an earlier server left), `disk` (whether there is room).
+//!
 //! Entries are gathered per session and appended at latest `dump.flush_interval_ms` after the first of them, at
 //! `dump.flush_bytes`, and at once when the session ends or changes hands. What is not appended is not acknowledged,
 //! so gathering costs a numbered client nothing; for others it is what a crash can lose.
 //!
 //! Bounds: sessions by `limits.*`; gathered bytes per session by `dump.flush_bytes` plus one message, and of all by
-//! `dump.flush_total_bytes` plus one message (`slabs`); what is held of
-//! clients that are gone by a number of its own (`held`); the effects by what one turn of the loop can cause.
+//! `dump.flush_total_bytes` plus one message (`slabs`); what is held of clients that are gone by a number of its own (`held`); the
+//! effects by what one turn of the loop can cause.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::io::ErrorKind;
-use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{Level, debug, error, info, warn};
-use serde::Serialize;
+use log::{Level, error};
 
-use crate::auth::Claims;
-use crate::client::{Agents, ClientType, ConnectionInfo, SessionId};
-use crate::dump::{AppendError, DumpFile, DumpStore};
+use crate::client::{Agents, ConnectionInfo, SessionId};
+use crate::dump::{DumpFile, DumpStore};
 use crate::durability::Durability;
-use crate::ended::{EndedJournal, EndedSession};
+use crate::ended::EndedJournal;
 use crate::extract;
 use crate::jobs::Job;
-use crate::leftovers::Leftovers;
 use crate::limited;
-use crate::logging::{RateLimit, chain, member, value};
+use crate::logging::{RateLimit, member};
 use crate::metrics::{Tally, WaitingEnd};
-use crate::protocol::usual::UsualEntry;
-use crate::protocol::{self, Request, RequestType};
 use crate::reactor::slots::SlotId;
-use crate::reasons::{CloseReason, RequestFault};
-use crate::recovery::Recovered;
-use crate::session::{Arrival, Carried, Departure, Expiry, Farewell, Session, Sessions, State, Verdict};
+use crate::reasons::CloseReason;
+use crate::session::{Arrival, Departure, Expiry, Farewell, Sessions, State};
 use crate::slabs::Slabs;
 
+mod appending;
+mod disk;
+mod earlier;
+mod feeder;
+mod finishing;
+mod first_line;
 mod flush_queue;
 mod held;
 mod join;
+mod refusals;
+mod requests;
+mod syncing;
 
+pub use feeder::Feeder;
+
+use disk::Disk;
+use earlier::LEFTOVERS_PER_TURN;
 use flush_queue::FlushQueue;
 use held::HeldSessions;
+use refusals::Refusals;
 
-/// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
-/// seconds" (client: its buffer must not fill).
-const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(3);
 /// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
 /// 10 us) cannot hold up the sockets.
 const FLUSHES_PER_TURN: usize = 128;
-/// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
-const LEFTOVERS_PER_TURN: usize = 64;
-/// A session with lines in so many pieces is appended at once: the kernel takes 1024 parts in one write.
-const PIECES_MAX: usize = 1000;
 /// Places in queues that are kept when there is nothing in them.
 const QUEUE_KEPT: usize = 256;
 /// Lines of one kind that peers can cause per second. A busy server opens tens of sessions a second.
 pub const LINES_PER_S: u32 = 100;
-/// Dumps that wait to be moved to the jobs after a failure.
-const UNFINISHED_MAX: usize = 10_000;
 /// Ended ids that are remembered.
 const REMEMBERED_MAX: usize = 100_000;
 
@@ -83,6 +84,8 @@ pub struct CollectorSettings {
     pub reconnect_grace: Duration,
     /// `sessions.idle_s`; zero = never.
     pub session_idle: Duration,
+    /// `sessions.join_by_number`
+    pub join_by_number: bool,
     /// `limits.sessions`
     pub sessions_max: usize,
     /// `limits.waiting_sessions`
@@ -115,80 +118,6 @@ impl Now {
     }
 }
 
-/// What a connection brings along when it feeds sessions.
-#[derive(Debug)]
-pub struct Feeder {
-    /// The connection.
-    pub connection: SlotId,
-    /// Its dialect, fixed at the upgrade.
-    pub client: ClientType,
-    /// Where it comes from: the client itself, whoever stands between.
-    pub address: IpAddr,
-    /// What it said about itself.
-    pub info: Rc<ConnectionInfo>,
-    /// The session id in its URL, when there is a valid one.
-    pub url_id: Option<SessionId>,
-    /// The sessions it feeds.
-    pub carried: Carried,
-    /// Made by the first one.
-    bad_requests: Option<Box<BadRequests>>,
-    /// Its sessions when they were last sorted, the longest idle one last. Whatever has had an entry since then is younger
-    /// than all others in it, so sorting once serves for as many evictions as there are sessions.
-    by_idleness: Vec<(u64, SlotId)>,
-}
-
-impl Feeder {
-    /// A connection that feeds nothing yet.
-    #[must_use]
-    pub fn new(
-        connection: SlotId,
-        client: ClientType,
-        address: IpAddr,
-        info: Rc<ConnectionInfo>,
-        url_id: Option<SessionId>,
-    ) -> Self {
-        let bad_requests = None;
-        let by_idleness = Vec::new();
-        Self { connection, client, address, info, url_id, carried: Carried::None, bad_requests, by_idleness }
-    }
-
-    /// The session without an entry for the longest time; the caller ends it.
-    fn longest_idle(&mut self, sessions: &Sessions) -> Option<SlotId> {
-        let order_of = |session: SlotId| sessions.find(session).map(|found| found.last_entry_order);
-        for _ in 0..2 {
-            while let Some((order, session)) = self.by_idleness.pop() {
-                let is_fed =
-                    sessions.find(session).is_some_and(|found| found.state == State::Open(self.connection));
-                if is_fed && order_of(session) == Some(order) {
-                    return Some(session);
-                }
-            }
-            let all = self.carried.all().into_iter();
-            self.by_idleness = all.filter_map(|session| Some((order_of(session)?, session))).collect();
-            self.by_idleness.sort_unstable_by(|one, other| other.cmp(one));
-        }
-        None
-    }
-}
-
-/// Bad requests of one connection in the current minute.
-#[derive(Debug)]
-struct BadRequests {
-    since: Instant,
-    count: u32,
-}
-
-impl BadRequests {
-    /// Counts one more; returns how many the current minute has.
-    fn count_one(&mut self, now: Instant) -> u32 {
-        if now.saturating_duration_since(self.since) >= Duration::from_secs(60) {
-            *self = Self { since: now, count: 0 };
-        }
-        self.count += 1;
-        self.count
-    }
-}
-
 /// Something that concerns the outside, in the order in which it happened.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -201,6 +130,11 @@ pub enum Effect {
     },
     /// Another connection has taken this one's session over.
     Replaced {
+        /// The old connection.
+        connection: SlotId,
+    },
+    /// The client of this connection has gone on with its session on another one, under another id.
+    MovedOn {
         /// The old connection.
         connection: SlotId,
     },
@@ -241,17 +175,6 @@ impl Ending {
     }
 }
 
-/// What an id means on a connection.
-#[derive(Debug)]
-enum Held {
-    /// A session that it feeds.
-    Live(SlotId),
-    /// One that it fed until now; why it is to be closed if it carries no other.
-    Lost(Ending),
-    /// None.
-    Nothing,
-}
-
 /// The record keeper.
 #[derive(Debug)]
 pub struct Collector {
@@ -267,17 +190,15 @@ pub struct Collector {
     /// in order; at most one entry per session.
     acknowledge_queue: VecDeque<(Instant, SlotId)>,
     effects: Vec<Effect>,
-    /// Sessions whose last connection ended with a message that is too big, and the number they had then; bounded by
-    /// [`HOPELESS_MAX`].
-    hopeless: VecDeque<(Arc<str>, u64)>,
+    /// What sessions were sent away for, and may meet again; bounded by number and time.
+    refusals: Refusals,
     /// Dumps of ended sessions that could not be moved to the jobs, at most [`UNFINISHED_MAX`]; those beyond wait for the
     /// next start.
     unfinished: Vec<DumpFile>,
-    /// Sessions whose clients are gone and whose last lines could not be written; bounded by their size and by time.
+    /// Sessions that are over and whose last lines could not be written; bounded by their size and by time.
     held: HeldSessions,
-    disk_low: bool,
-    /// Set while the dump folder is gone and cannot be created again.
-    folder_lost: bool,
+    /// How the dump folder is, as far as it was looked at.
+    disk: Disk,
     /// Under `dump.durability = "power"`: what makes appended entries durable. Else appending does.
     durability: Option<Durability>,
     /// The memory of ended sessions on disk.
@@ -337,11 +258,10 @@ impl Collector {
             slabs: Slabs::default(),
             acknowledge_queue: VecDeque::new(),
             effects: Vec::new(),
-            hopeless: VecDeque::new(),
+            refusals: Refusals::default(),
             unfinished: Vec::new(),
             held: HeldSessions::default(),
-            disk_low: false,
-            folder_lost: false,
+            disk: Disk::default(),
             durability: None,
             journal,
             entries: 0,
@@ -400,45 +320,11 @@ impl Collector {
         self.settings = settings;
     }
 
-    /// Whether the dump file system has less space than `dump.min_free_bytes` or cannot be written, or the dump folder is
-    /// gone for good; then no session is let in.
-    #[must_use]
-    pub fn is_disk_low(&self) -> bool {
-        self.disk_low || self.folder_lost
-    }
-
-    /// Looks whether the dump folder was removed, creates it again, and gives up the dumps that went with it; tries once
-    /// more to write and to finish what could not be. Called once a second, and when a dump cannot be created.
-    pub fn check_folder(&mut self, tally: &mut Tally, now: Now) {
-        match self.dumps.restore_folder() {
-            Ok(false) => {}
-            Ok(true) => {
-                self.folder_lost = false;
-                error!("disk.recreated: the dump folder was removed and is created again");
-                for key in self.sessions.all() {
-                    let dump = self.sessions.find(key).and_then(|session| session.dump.as_ref());
-                    if dump.is_some_and(|dump| !self.dumps.is_there(dump)) {
-                        self.dump_removed(key, tally);
-                    }
-                }
-            }
-            Err(cause) => {
-                if !self.folder_lost {
-                    error!("disk.lost err=\"{cause}\": new sessions are refused");
-                }
-                self.folder_lost = true;
-            }
-        }
-        for dump in std::mem::take(&mut self.unfinished) {
-            self.finish_leftover(&dump, tally, now);
-        }
-        self.retry_held(tally, now);
-    }
-
     /// The dump of a session is gone. What was durable is gone with it; nobody may be told otherwise again, so the
     /// session is forgotten, and its client starts from what it still has.
     fn dump_removed(&mut self, key: SlotId, tally: &mut Tally) {
-        let Some(gone) = self.sessions.forget(key) else { return };
+        let Some(mut gone) = self.sessions.forget(key) else { return };
+        self.slabs.release(&mut gone.lines);
         tally.dumps_removed += 1;
         if let State::Open(connection) = gone.state {
             let must_return = gone.must_return();
@@ -460,28 +346,6 @@ impl Collector {
     #[must_use]
     pub fn has_room_for(&self, url_id: Option<&SessionId>) -> bool {
         !self.is_full() || url_id.is_none_or(|id| self.sessions.is_open_or_waiting(id))
-    }
-
-    /// Proves that the server lives, looks at the free space again and returns it. Called once a second.
-    pub fn check_disk(&mut self, now: Now) -> Option<u64> {
-        let beaten = self.dumps.beat();
-        if let Err(cause) = &beaten {
-            let err = value(format!("cannot touch the lock: {cause}"));
-            limited!(self.lines.error, now.instant, Level::Error, "disk.error err={err}");
-        }
-        let free =
-            self.dumps.free_bytes().inspect_err(|error| error!("disk.error err={}", value(error))).ok()?;
-        let low = free < self.settings.min_free_bytes || beaten.is_err();
-        if low != self.disk_low {
-            self.disk_low = low;
-            let min = self.settings.min_free_bytes;
-            if low {
-                error!("disk.low free_bytes={free} free_bytes_min={min}: new sessions are refused");
-            } else {
-                info!("disk.recovered free_bytes={free} free_bytes_min={min}");
-            }
-        }
-        Some(free)
     }
 
     /// Takes what concerns the outside since the last call.
@@ -538,66 +402,6 @@ impl Collector {
         }
     }
 
-    /// What a session takes over from before a restart, or from a dump that is finished, may never have been synced. It
-    /// is not named in a greeting before the next sync, of everything; until then its client sends it again, in vain.
-    fn doubt(&mut self, key: SlotId) {
-        if let (Some(durability), Some(session)) = (&mut self.durability, self.sessions.find_mut(key))
-            && session.is_numbered()
-        {
-            session.ledger.doubt();
-            durability.commit.appended(key, None, true);
-        }
-    }
-
-    /// Takes the result of a sync, and begins the next.
-    fn sync(&mut self, tally: &mut Tally, now: Now) {
-        let Some(durability) = &mut self.durability else { return };
-        if let Some(result) = durability.result() {
-            let covered = durability.commit.end();
-            if let Err(cause) = &result {
-                error!("dump.error err=\"cannot sync: {cause}\" sessions={}", covered.len());
-            }
-            for (key, mark) in covered {
-                match (&result, self.sessions.find_mut(key)) {
-                    (Ok(()), Some(session)) => {
-                        session.ledger.make_durable(mark);
-                        self.acknowledge(key, tally, now);
-                    }
-                    (Err(_), Some(_)) => self.sync_failed(key, tally, now),
-                    (_, None) => {}
-                }
-            }
-        }
-        if let Some(durability) = &mut self.durability {
-            let sessions = &self.sessions;
-            durability.begin(|key| sessions.find(key).map(|session| session.ledger.mark()));
-        }
-    }
-
-    /// The dump ends as it is: what was not synced is still in memory, and a worker that writes it elsewhere saves it if
-    /// anybody can. A numbered client brings everything behind the last good sync again, for a new part, whose
-    /// `continuesFrom` tells where the proven part of the old one ends.
-    fn sync_failed(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
-        tally.dump_sync_errors += 1;
-        tally.session_errors += 1;
-        if !self.flush(key, tally, now) {
-            return;
-        }
-        let Some(session) = self.sessions.find_mut(key) else { return };
-        session.ledger.forget_unsynced();
-        let (was_numbered, must_return) = (session.is_numbered(), session.must_return());
-        if let State::Open(connection) = session.state {
-            self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
-        }
-        let Some(session) = self.sessions.finish(key, false, now.instant) else { return };
-        if was_numbered {
-            self.note_ended(&session, false, now);
-        }
-        if let Some(dump) = &session.dump {
-            self.finish_dump(key, dump, Some(&session), tally, now);
-        }
-    }
-
     /// The greeting names what is in the dump, so the dump must be there.
     fn give_up_removed(&mut self, id: &SessionId, tally: &mut Tally) {
         let Some(key) = self.sessions.under(id) else { return };
@@ -605,434 +409,6 @@ impl Collector {
         if dump.is_some_and(|dump| !self.dumps.is_there(dump)) {
             self.dump_removed(key, tally);
         }
-    }
-
-    /// While the dump folder is still being scanned, a client that comes back finds its own dump all the same.
-    fn recover_before_scan(&mut self, id: &SessionId, tally: &mut Tally, now: Now) {
-        if self.sessions.is_open_or_waiting(id) {
-            return;
-        }
-        if let Some(leftovers) = self.dumps.leftovers_mut() {
-            for dump in leftovers.claim_session(id) {
-                tally.orphans_recovered += 1;
-                self.recover(dump, tally, now);
-            }
-        }
-    }
-
-    /// Remembers the sessions that ended under an earlier server, as it would. Called once, before the first client.
-    pub fn remember_ended(&mut self, now: Now) {
-        let ended = self.journal.read(now.wall).unwrap_or_else(|cause| {
-            warn!("ended.read err={}: clients that come late may fill a second dump", value(cause));
-            Vec::new()
-        });
-        for EndedSession { id, last, by_client, until } in ended {
-            let rest = until.duration_since(now.wall).unwrap_or_default();
-            self.sessions.remember_ended(id, last, by_client, rest, now.instant);
-        }
-        if !self.journal.is_empty() {
-            self.rewrite_journal(now);
-        }
-    }
-
-    fn rewrite_journal(&mut self, now: Now) {
-        let all = self.sessions.ended().filter_map(|(id, last, by_client, until)| {
-            let rest = until.checked_duration_since(now.instant)?;
-            Some(EndedSession { id: id.clone(), last, by_client, until: now.wall + rest })
-        });
-        if let Err(cause) = self.journal.rewrite(all) {
-            warn!("ended.write err={}: clients that come late may fill a second dump", value(cause));
-        }
-    }
-
-    /// Takes up at most so many of the dumps that an earlier server left, as far as they are known by now. Returns
-    /// whether there may be more.
-    fn recover_leftovers(&mut self, dumps_max: usize, tally: &mut Tally, now: Now) -> bool {
-        for _ in 0..dumps_max {
-            let Some(dump) = self.dumps.leftovers_mut().and_then(Leftovers::take_next) else { return false };
-            tally.orphans_recovered += 1;
-            self.recover(dump, tally, now);
-        }
-        true
-    }
-
-    /// A dump of an earlier server: waits for its client when that can still come back, else it is finished.
-    fn recover(&mut self, found: Recovered, tally: &mut Tally, now: Now) {
-        let dump = DumpFile::found(&found.name, found.part, found.size_bytes, (found.device, found.inode));
-        self.bytes_in_progress += found.size_bytes;
-        let rest =
-            rest_of_grace(self.settings.reconnect_grace, found.modified, self.last_heartbeat, now.wall);
-        let number = found.last_number.unwrap_or(0);
-        let Some(id) = SessionId::parse(&found.id) else {
-            return self.finish_leftover(&dump, tally, now);
-        };
-        if let Some(other) = self.sessions.waiting_under(&id) {
-            // Only the newest part of a session can go on.
-            let part =
-                self.sessions.find(other).and_then(|session| session.dump.as_ref()).map(|dump| dump.part);
-            if number > 0 && part < Some(found.part) {
-                self.finish(other, false, tally, now);
-            }
-        }
-        match self.sessions.recover(id, number, dump, now.instant + rest, now.instant) {
-            Ok(session) => {
-                debug!("session.recover session={session} received={number} rest_s={}", rest.as_secs());
-                self.doubt(session);
-            }
-            Err(dump) => self.finish_leftover(&dump, tally, now),
-        }
-    }
-
-    fn finish_leftover(&mut self, dump: &DumpFile, tally: &mut Tally, now: Now) {
-        // It is in no slot, so it can have no descriptor.
-        let owner = SlotId { index: u32::MAX, generation: 0 };
-        self.finish_dump(owner, dump, None, tally, now);
-    }
-
-    /// Takes all requests of a text message.
-    ///
-    /// # Errors
-    /// Why the connection is to be closed.
-    pub fn text(
-        &mut self,
-        feeder: &mut Feeder,
-        text: &str,
-        tally: &mut Tally,
-        now: Now,
-    ) -> Result<(), Ending> {
-        match self.usual_entry(feeder, text, tally, now) {
-            Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(fault))) => self.refuse(feeder, fault, tally, now),
-            Some(Err(ending)) => Err(ending),
-            None => self.message(feeder, text.as_bytes(), tally, now),
-        }
-    }
-
-    /// Takes an entry of the usual shape for a session that is fed already. `None`, and nothing has happened, when it
-    /// is anything else: what opens a session may displace another one, so it has to be read to its end first.
-    fn usual_entry(
-        &mut self,
-        feeder: &mut Feeder,
-        text: &str,
-        tally: &mut Tally,
-        now: Now,
-    ) -> Option<Result<Result<(), RequestFault>, Ending>> {
-        if feeder.client != ClientType::Rtcstats {
-            return None;
-        }
-        let entry = UsualEntry::of(text)?;
-        let key = feeder.carried.find(entry.id, &self.sessions)?;
-        let session = self.sessions.find_mut(key).filter(|found| found.is_fed_by(feeder.connection))?;
-        let is_first = !session.has_entries();
-        let start = session.lines.bytes();
-        if !self.slabs.write_within(&mut session.lines, entry.room(), |space| entry.write_line(space)) {
-            return None;
-        }
-        tally.request_received(text.len());
-        Some(self.gathered(feeder, key, Gathered { start, is_first }, tally, now))
-    }
-
-    /// Takes all requests of one message.
-    ///
-    /// # Errors
-    /// Why the connection is to be closed.
-    pub fn message(
-        &mut self,
-        feeder: &mut Feeder,
-        data: &[u8],
-        tally: &mut Tally,
-        now: Now,
-    ) -> Result<(), Ending> {
-        for request in protocol::requests(data) {
-            let taken = match request {
-                Ok(request) => {
-                    tally.request_received(request.whole.len());
-                    self.request(feeder, &request, tally, now)?
-                }
-                Err(fault) => Err(fault),
-            };
-            if let Err(fault) = taken {
-                self.refuse(feeder, fault, tally, now)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn refuse(
-        &mut self,
-        feeder: &mut Feeder,
-        fault: RequestFault,
-        tally: &mut Tally,
-        now: Now,
-    ) -> Result<(), Ending> {
-        tally.requests_refused.add_one(fault);
-        limited!(
-            self.lines.refused,
-            now.instant,
-            Level::Info,
-            "request.refused conn={} reason={}",
-            feeder.connection,
-            fault.label()
-        );
-        if matches!(
-            fault,
-            RequestFault::SessionTooBig | RequestFault::StorageError | RequestFault::TooManySessions
-        ) {
-            // The request is good; that it could not be kept says nothing against its sender.
-            return Ok(());
-        }
-        let bad_requests =
-            feeder.bad_requests.get_or_insert_with(|| Box::new(BadRequests { since: now.instant, count: 0 }));
-        let (count, max) = (bad_requests.count_one(now.instant), self.settings.bad_requests_per_minute_max);
-        if count <= max {
-            return Ok(());
-        }
-        let text = format!(
-            "{count} bad requests in a minute, at most {max} are allowed; the last one: {}",
-            fault.label()
-        );
-        Err(Ending { reason: CloseReason::BadRequests, text: text.into() })
-    }
-
-    fn request(
-        &mut self,
-        feeder: &mut Feeder,
-        request: &Request<'_>,
-        tally: &mut Tally,
-        now: Now,
-    ) -> Result<Result<(), RequestFault>, Ending> {
-        match request.kind {
-            RequestType::Keepalive => {}
-            RequestType::Close => match self.held(feeder, &request.id) {
-                Held::Live(session) => {
-                    feeder.carried.remove_named(session, &request.id);
-                    if self.sessions.find(session).is_some_and(|found| found.is_fed_by(feeder.connection)) {
-                        self.finish_gone(session, true, tally, now);
-                    }
-                }
-                Held::Lost(_) | Held::Nothing => {}
-            },
-            RequestType::Identity | RequestType::StatsEntry => {
-                let session = match self.held(feeder, &request.id) {
-                    Held::Live(session) => session,
-                    // What comes after entries that were lost must not close up to those before them.
-                    Held::Lost(ending) if feeder.carried.len() <= 1 => return Err(ending),
-                    Held::Lost(_) => return Ok(Err(RequestFault::StorageError)),
-                    Held::Nothing => match self.open_session(feeder, &request.id, tally, now) {
-                        Ok(session) => session,
-                        Err(fault) => return Ok(Err(fault)),
-                    },
-                };
-                return self.entry(feeder, session, request, tally, now);
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// What `id` means on this connection. Until the end of the turn it may still bring entries of a session that
-    /// failed, or went to another connection.
-    fn held(&self, feeder: &Feeder, id: &str) -> Held {
-        let Some(session) = feeder.carried.find(id, &self.sessions) else {
-            let is_gone = feeder.carried.is_only_gone(&self.sessions);
-            let is_by_url = feeder.url_id.as_ref().is_some_and(|by_url| by_url.as_str() == id);
-            return if is_gone && is_by_url { Held::Lost(Ending::storage()) } else { Held::Nothing };
-        };
-        match self.sessions.find(session).map(|found| found.state) {
-            Some(State::Open(connection)) if connection == feeder.connection => Held::Live(session),
-            Some(State::Open(_)) => Held::Lost(Ending::plain(CloseReason::Replaced)),
-            Some(State::Waiting { .. }) => Held::Lost(Ending::storage()),
-            None => Held::Nothing,
-        }
-    }
-
-    /// Opens a session of `id` on this connection.
-    fn open_session(
-        &mut self,
-        feeder: &mut Feeder,
-        id: &str,
-        tally: &mut Tally,
-        now: Now,
-    ) -> Result<SlotId, RequestFault> {
-        let id = SessionId::parse(id).ok_or(RequestFault::BadSessionId)?;
-        let max = match feeder.client {
-            ClientType::Rtcstats => self.settings.sessions_per_connection_max,
-            ClientType::Jigasi
-            | ClientType::Jicofo
-            | ClientType::Jibri
-            | ClientType::Jvb
-            | ClientType::Unsupported => self.settings.sessions_per_backend_connection_max,
-        };
-        if feeder.carried.len() >= max {
-            feeder.carried.forget_gone(&self.sessions);
-        }
-        if feeder.carried.len() >= max {
-            self.finish_longest_idle(feeder, max, tally, now);
-        }
-        if self.is_full() {
-            return Err(RequestFault::TooManySessions);
-        }
-        let by_url = feeder.url_id.as_ref() == Some(&id) && !self.sessions.is_open_or_waiting(&id);
-        let session = self.sessions.open(feeder.connection, id, by_url, Rc::clone(&feeder.info), now.instant);
-        feeder.carried.add(session, &self.sessions);
-        Ok(session)
-    }
-
-    fn finish_longest_idle(&mut self, feeder: &mut Feeder, max: usize, tally: &mut Tally, now: Now) {
-        let Some(session) = feeder.longest_idle(&self.sessions) else { return };
-        tally.sessions_displaced += 1;
-        if let Some(found) = self.sessions.find(session) {
-            limited!(
-                self.lines.displaced,
-                now.instant,
-                Level::Warn,
-                "session.displaced conn={} session={} sessions_max={max}",
-                feeder.connection,
-                found.id
-            );
-            feeder.carried.remove_named(session, found.id.as_str());
-        }
-        self.finish(session, false, tally, now);
-    }
-
-    fn entry(
-        &mut self,
-        feeder: &mut Feeder,
-        key: SlotId,
-        request: &Request<'_>,
-        tally: &mut Tally,
-        now: Now,
-    ) -> Result<Result<(), RequestFault>, Ending> {
-        let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
-        if !session.is_fed_by(feeder.connection) {
-            // Lost to a failed append or to a newer connection earlier in this turn. Taking more would leave a hole: the
-            // client is told by the effect that waits, and sends it again.
-            return Ok(Ok(()));
-        }
-        let start = session.lines.bytes();
-        let is_first = !session.has_entries();
-        let written = self.slabs.write(&mut session.lines, |out| {
-            protocol::write_line(request, feeder.client, now.wall_ms(), out)
-        });
-        if let Err(fault) = written {
-            return Ok(Err(fault));
-        }
-        self.gathered(feeder, key, Gathered { start, is_first }, tally, now)
-    }
-
-    /// A line was put at the end of a session's buffer.
-    fn gathered(
-        &mut self,
-        feeder: &mut Feeder,
-        key: SlotId,
-        line: Gathered,
-        tally: &mut Tally,
-        now: Now,
-    ) -> Result<Result<(), RequestFault>, Ending> {
-        let (key, line) = self.place(feeder, key, line, tally, now);
-        let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
-        let Gathered { start, is_first } = line;
-        let added = session.lines.bytes() - start;
-        let size = session.dump.as_ref().map_or(0, |dump| dump.size_bytes) + session.lines.bytes() as u64;
-        if size > self.settings.session_bytes_max {
-            self.slabs.truncate(&mut session.lines, start);
-            return self.session_too_big(feeder, key, size, tally, now);
-        }
-        session.last_entry = now.instant;
-        self.entries += 1;
-        session.last_entry_order = self.entries;
-        if is_first {
-            session.started_ms = now.wall_ms();
-        }
-        let verdict = session.take_line(start, &mut self.slabs);
-        match verdict {
-            Verdict::Duplicate => tally.duplicates_dropped += 1,
-            Verdict::Next | Verdict::Gap(_) => {
-                tally.sessions_started += u64::from(is_first);
-                tally.entries_appended += 1;
-                tally.entries_appended_bytes += added as u64;
-            }
-        }
-        if let Verdict::Gap(missing) = verdict {
-            tally.missing_entries += missing;
-            limited!(
-                self.lines.gap,
-                now.instant,
-                Level::Warn,
-                "session.gap conn={} session={} missing={missing}",
-                feeder.connection,
-                session.id
-            );
-        }
-        let is_full =
-            session.lines.bytes() >= self.settings.flush_bytes || session.lines.pieces() >= PIECES_MAX;
-        if is_full {
-            self.flush(key, tally, now);
-        } else if !session.flush_pending {
-            session.flush_pending = true;
-            self.flush_queue.enqueue(key, now.instant + self.settings.flush_interval);
-        }
-        while self.slabs.bytes_in_use() > self.settings.flush_total_bytes {
-            let Some(oldest) = self.flush_queue.take_oldest() else { break };
-            self.flush_queued(oldest, tally, now);
-        }
-        Ok(Ok(()))
-    }
-
-    /// A session over its size: no replay can make it fit, so a client that carries only this one is told to stop.
-    fn session_too_big(
-        &mut self,
-        feeder: &mut Feeder,
-        key: SlotId,
-        size: u64,
-        tally: &mut Tally,
-        now: Now,
-    ) -> Result<Result<(), RequestFault>, Ending> {
-        let max = self.settings.session_bytes_max;
-        let only_one = feeder.carried.len() == 1 && self.sessions.find(key).is_some_and(|found| found.by_url);
-        if !only_one {
-            // Others on this connection must not suffer, and back ends cannot stop one session: it goes on in a new part.
-            // The entry that did not fit is the last that is lost.
-            feeder.carried.remove(key);
-            self.finish(key, false, tally, now);
-            return Ok(Err(RequestFault::SessionTooBig));
-        }
-        tally.requests_refused.add_one(RequestFault::SessionTooBig);
-        feeder.carried.remove(key);
-        self.finish(key, true, tally, now);
-        let text = format!("session of {size} bytes is larger than {max} bytes");
-        Err(Ending { reason: CloseReason::Hopeless, text: text.into() })
-    }
-
-    /// A connection is to be closed for something that its client would send again: a message that is too big, too many
-    /// bad requests. When its session was resumed and met the same refusal without any progress, that would go on for
-    /// ever: the session is finished and the reason becomes [`CloseReason::Hopeless`].
-    pub fn refused_for(
-        &mut self,
-        reason: CloseReason,
-        feeder: &mut Feeder,
-        tally: &mut Tally,
-        now: Now,
-    ) -> CloseReason {
-        let Some(id) = feeder.url_id.clone() else { return reason };
-        let session = feeder.carried.find(id.as_str(), &self.sessions);
-        let received =
-            session.and_then(|key| self.sessions.find(key)).map_or(0, |found| found.ledger.received());
-        let name = self.refused_name(feeder, &id, session);
-        if let Some(at) =
-            self.hopeless.iter().position(|(other, number)| *other == name && *number == received)
-        {
-            self.hopeless.remove(at);
-            if let Some(session) = session {
-                feeder.carried.remove(session);
-                self.finish(session, true, tally, now);
-            }
-            return CloseReason::Hopeless;
-        }
-        if self.hopeless.len() >= HOPELESS_MAX {
-            self.hopeless.pop_front();
-        }
-        self.hopeless.push_back((name, received));
-        reason
     }
 
     /// A connection ended: its sessions wait for their clients or are finished.
@@ -1107,7 +483,7 @@ impl Collector {
                 Expiry::Grace => tally.waiting_finished.add_one(WaitingEnd::Expired),
                 Expiry::Limit => tally.waiting_finished.add_one(WaitingEnd::TooMany),
             }
-            self.finish_expired(key, tally, now);
+            self.finish_at_last(key, tally, now);
         }
         false
     }
@@ -1131,6 +507,7 @@ impl Collector {
         if self.acknowledge_queue.len() < self.acknowledge_queue.capacity() / 8 {
             self.acknowledge_queue.shrink_to(QUEUE_KEPT);
         }
+        self.held.shrink();
         self.sessions.shrink();
     }
 
@@ -1138,325 +515,7 @@ impl Collector {
         let found = self.sessions.all().into_iter().filter_map(|key| self.sessions.find(key));
         found.map(|session| session.lines.bytes()).sum()
     }
-
-    /// Finishes sessions without an entry for `sessions.idle_s`. Called every few seconds.
-    pub fn finish_idle(&mut self, tally: &mut Tally, now: Now) {
-        let idle = self.settings.session_idle;
-        if idle.is_zero() {
-            return;
-        }
-        for key in self.sessions.all() {
-            let Some(session) = self.sessions.find(key) else { continue };
-            let is_open = matches!(session.state, State::Open(_));
-            if is_open
-                && session.has_entries()
-                && now.instant.saturating_duration_since(session.last_entry) >= idle
-            {
-                self.finish(key, false, tally, now);
-            }
-        }
-    }
-
-    /// Appends what is gathered for a session and acknowledges what has become durable. Returns whether that was
-    /// possible; if not, the session has waited since, or is gone.
-    /// As [`Collector::flush`], of a session that was just taken out of the queue.
-    fn flush_queued(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
-        if let Some(session) = self.sessions.find_mut(key) {
-            session.flush_pending = false;
-            self.flush(key, tally, now);
-        }
-    }
-
-    fn flush(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> bool {
-        if self.sessions.find(key).is_none() {
-            return false;
-        }
-        match self.append(key, tally, now) {
-            Ok(()) => {
-                self.acknowledge(key, tally, now);
-                true
-            }
-            Err(failure) => {
-                self.append_failed(key, &failure, tally, now);
-                false
-            }
-        }
-    }
-
-    /// Appends what is gathered for a session; a failure leaves it there.
-    fn append(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> Result<(), AppendError> {
-        let needs_file =
-            self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.lines.is_empty());
-        if needs_file && self.dumps.is_folder_removed() {
-            self.check_folder(tally, now);
-        }
-        let Some(session) = self.sessions.find_mut(key) else { return Ok(()) };
-        if session.lines.is_empty() {
-            return Ok(());
-        }
-        let bytes = match &mut session.dump {
-            Some(dump) => {
-                self.dumps.append(key, dump, self.slabs.slices(&session.lines))?;
-                session.lines.bytes() as u64
-            }
-            None => {
-                let bytes = create_dump(&mut self.dumps, &self.slabs, key, session)?;
-                if let Some(dump) = &session.dump {
-                    let (conn, id) = (member("conn", session.last_connection), &session.id);
-                    let name = &dump.name;
-                    limited!(
-                        self.lines.create,
-                        now.instant,
-                        Level::Info,
-                        "dump.create{conn} session={id} dump={name}"
-                    );
-                }
-                bytes
-            }
-        };
-        self.bytes_in_progress += bytes;
-        session.append(&mut self.slabs);
-        match (&mut self.durability, &session.dump) {
-            (Some(durability), Some(dump)) => {
-                let file = self.dumps.descriptor(key, dump);
-                durability.commit.appended(key, file, needs_file);
-            }
-            (None, _) | (_, None) => session.ledger.make_durable(session.ledger.mark()),
-        }
-        Ok(())
-    }
-
-    fn acknowledge(&mut self, key: SlotId, tally: &mut Tally, now: Now) {
-        let Some(session) = self.sessions.find_mut(key) else { return };
-        // What is said concerns the one session of the URL: the client knows no other by its numbers.
-        let State::Open(connection) = session.state else { return };
-        if !session.is_of_url {
-            return;
-        }
-        let due = now.instant.saturating_duration_since(session.acknowledged_at) >= ACKNOWLEDGE_INTERVAL;
-        let effects = &mut self.effects;
-        let before = effects.len();
-        session
-            .ledger
-            .take_acknowledgements(due, |number| effects.push(Effect::Acknowledge { connection, number }));
-        let sent = effects.len() - before;
-        tally.acknowledgements_sent += sent as u64;
-        if sent > 0 {
-            session.acknowledged_at = now.instant;
-        }
-        if session.ledger.has_unacknowledged() && !session.acknowledge_pending {
-            session.acknowledge_pending = true;
-            self.acknowledge_queue
-                .push_back((session.acknowledged_at.max(now.instant) + ACKNOWLEDGE_INTERVAL, key));
-        }
-    }
-
-    /// The file keeps what it had. A numbered client still has what is lost here, so its session waits for it; of
-    /// others the gathered lines are gone and the rest of the dump becomes a job.
-    fn append_failed(&mut self, key: SlotId, failure: &AppendError, tally: &mut Tally, now: Now) {
-        let Some(session) = self.sessions.find_mut(key) else { return };
-        if session.is_held() {
-            // It is tried again every second.
-            return;
-        }
-        let lost_bytes = session.drop_lines(&mut self.slabs);
-        tally.dump_write_errors += 1;
-        tally.session_errors += 1;
-        let conn = member("conn", session.last_connection);
-        limited!(
-            self.lines.error,
-            now.instant,
-            Level::Error,
-            "dump.error{conn} session={} err={} lost_bytes={lost_bytes}",
-            session.id,
-            value(chain(failure))
-        );
-        let AppendError::Io { source, .. } = failure else { return self.dump_removed(key, tally) };
-        if let State::Open(connection) = session.state {
-            let must_return = session.must_return();
-            self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
-            let departure = self.sessions.leave(key, connection, Farewell::MayReturn, now.instant);
-            if departure == Departure::Finish {
-                self.finish(key, false, tally, now);
-            }
-        }
-        if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) {
-            // Whoever comes back is refused before its greeting if the disk is too full for it.
-            self.check_disk(now);
-        }
-    }
-
-    /// Ends a session for good: its dump becomes a job. `by_client`: the client will not come back.
-    fn finish(&mut self, key: SlotId, by_client: bool, tally: &mut Tally, now: Now) {
-        if !self.flush(key, tally, now) {
-            // It has been taken care of. If it waits now, its client may still bring again what could not be written.
-            return;
-        }
-        let Some(session) = self.sessions.finish(key, by_client, now.instant) else { return };
-        if session.is_numbered() {
-            self.note_ended(&session, by_client, now);
-        }
-        if let Some(dump) = &session.dump {
-            self.finish_dump(key, dump, Some(&session), tally, now);
-        }
-    }
-
-    fn note_ended(&mut self, session: &Session, by_client: bool, now: Now) {
-        let (id, last) = (session.id.clone(), session.ledger.received());
-        let ended = EndedSession { id, last, by_client, until: now.wall + self.settings.reconnect_grace };
-        if let Err(cause) = self.journal.append(&ended) {
-            debug!("ended.write session={} err={cause:?}", session.id);
-        }
-        if self.journal.is_long() {
-            self.rewrite_journal(now);
-        }
-    }
-
-    /// `session`: whose dump it was, if that is known.
-    fn finish_dump(
-        &mut self,
-        owner: SlotId,
-        dump: &DumpFile,
-        session: Option<&Session>,
-        tally: &mut Tally,
-        now: Now,
-    ) {
-        let (size_bytes, name) = (dump.size_bytes, &dump.name);
-        let conn = member("conn", session.and_then(|session| session.last_connection));
-        let session = member("session", session.map(|session| &session.id));
-        match self.dumps.finish(owner, dump, now.wall) {
-            Ok(job) => {
-                limited!(
-                    self.lines.finish,
-                    now.instant,
-                    Level::Info,
-                    "dump.finish{conn}{session} dump={name} bytes={size_bytes}"
-                );
-                self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
-                self.effects.push(Effect::Finished(job));
-            }
-            Err(cause) if cause.kind() == ErrorKind::NotFound => {
-                tally.dumps_removed += 1;
-                error!("dump.removed{conn}{session} dump={name} lost_bytes={size_bytes}");
-                self.bytes_in_progress = self.bytes_in_progress.saturating_sub(size_bytes);
-            }
-            Err(cause) => {
-                tally.session_errors += 1;
-                let err = value(format!("cannot finish: {cause}"));
-                limited!(
-                    self.lines.error,
-                    now.instant,
-                    Level::Error,
-                    "dump.error{conn}{session} dump={name} err={err}"
-                );
-                if self.unfinished.len() < UNFINISHED_MAX && !self.unfinished.contains(dump) {
-                    self.unfinished.push(dump.clone());
-                }
-            }
-        }
-    }
-
-    /// The process is going to stop: everything is appended. Sessions that can be resumed stay where they are for the
-    /// next start, all others are finished.
-    pub fn shut_down(&mut self, tally: &mut Tally, now: Now) {
-        for key in self.sessions.all() {
-            let Some(session) = self.sessions.find(key) else { continue };
-            if session.is_numbered() {
-                self.flush(key, tally, now);
-            } else {
-                self.finish(key, false, tally, now);
-            }
-        }
-    }
 }
 
-/// How much longer a dump waits for its client after a restart (our contract, section 4): the grace counts from its
-/// last write or the server's last sign of life, whichever is later, and ends at the latest four times the grace after
-/// the last write. A clock that was set back cannot make it longer than the whole grace.
-fn rest_of_grace(
-    grace: Duration,
-    last_write: SystemTime,
-    last_heartbeat: Option<SystemTime>,
-    now: SystemTime,
-) -> Duration {
-    let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
-    let waited = last_heartbeat.map_or(since(last_write), |beat| since(beat).min(since(last_write)));
-    grace.saturating_sub(waited).min((grace * 4).saturating_sub(since(last_write)))
-}
-
-/// The line that was put at the end of a session's buffer last.
-#[derive(Debug, Clone, Copy)]
-struct Gathered {
-    /// Where it starts.
-    start: usize,
-    /// Whether it is the first entry of the session.
-    is_first: bool,
-}
-
-/// Messages that were too big, by session, that are remembered.
-const HOPELESS_MAX: usize = 1_000;
-
-/// Creates the file of a session and writes its first line and what is gathered. Returns the bytes written.
-fn create_dump(
-    dumps: &mut DumpStore,
-    slabs: &Slabs,
-    key: SlotId,
-    session: &mut Session,
-) -> Result<u64, AppendError> {
-    let info = session.info.take();
-    let first_line = |part: u32, out: &mut Vec<u8>| {
-        if let Some(info) = &info {
-            write_first_line(info, session, part, out);
-        }
-    };
-    let created = dumps.create(key, &session.id, first_line, slabs.slices(&session.lines));
-    match created {
-        Ok(dump) => {
-            let bytes = dump.size_bytes;
-            session.dump = Some(dump);
-            Ok(bytes)
-        }
-        Err(failure) => {
-            session.info = info;
-            Err(failure)
-        }
-    }
-}
-
-/// Appends `["connectionInfo",null,{...},<clock>]`: the documented members and, when there is something to say, one
-/// more, `server` (our contract, section 3).
-fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &mut Vec<u8>) {
-    #[derive(Serialize)]
-    struct Server<'a> {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        part: Option<u32>,
-        #[serde(rename = "continuesFrom", skip_serializing_if = "Option::is_none")]
-        continues_from: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        claims: Option<&'a Claims>,
-    }
-    #[derive(Serialize)]
-    struct Info<'a> {
-        #[serde(flatten)]
-        info: &'a ConnectionInfo,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        server: Option<Server<'a>>,
-    }
-    let has_part = part > 0;
-    let has_more = has_part || session.continues_from.is_some() || info.claims.is_some();
-    let server = has_more.then(|| Server {
-        id: has_part.then(|| session.id.as_str()),
-        part: has_part.then_some(part),
-        continues_from: session.continues_from,
-        claims: info.claims.as_deref(),
-    });
-    let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
-    if let Err(failure) = serde_json::to_writer(&mut *out, &line) {
-        // Writing plain strings and integers into memory has no way to fail.
-        let conn = member("conn", session.last_connection);
-        error!("dump.error{conn} session={} err={}", session.id, value(failure));
-    }
-    out.push(b'\n');
-}
+#[cfg(test)]
+mod tests;

@@ -264,6 +264,8 @@ pub struct SessionsConfig {
     pub reconnect_grace: Duration,
     /// A session without an entry for this long is finished; zero = never.
     pub idle: Duration,
+    /// Whether a client in a breakout room is joined to its dump by its number alone, without a proof.
+    pub join_by_number: bool,
 }
 
 /// `limits.*`

@@ -729,6 +729,7 @@ fn refusal_text(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Draining => "the server is shutting down",
         Refusal::DiskFull => "the disk is full",
+        Refusal::DiskUnwritable => "the dump folder cannot be written",
         Refusal::TooManyConnections => "too many connections",
         Refusal::TooManySessions => "too many sessions",
         Refusal::TooManyRequests => {

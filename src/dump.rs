@@ -1,11 +1,12 @@
 //! Dump files in progress: create, append, finish.
 //!
 //! Owns naming and descriptors below `temp_path`. Never parses a line, never talks to a socket.
-//! Blocking: `append` is one `write(2)` into the page cache, and an `fstat(2)` for a file that was removed (9 us with the descriptor held, 13 us with open and
-//! close, measured for 3.75 KB); `create` and `finish` change one directory entry each, and a failed `create` takes its
-//! own back. `tail` reads the end of a dump, 100 us for half a MiB from the page cache (a client in a breakout room that comes
-//! back). Nothing here syncs. While the folder is still being scanned after a start, `create` may also wait for
-//! the scan to let go of one file and look at it ([`crate::leftovers`]).
+//! Blocking: `append` is one `write(2)` into the page cache, and an `fstat(2)` for a file that was removed (9 us with the
+//! descriptor held, 13 us with open and close, measured for 3.75 KB); `create` and `finish` change one directory entry each,
+//! and a failed `create` takes its own back. `tail` reads the end of a dump, 100 us for half a MiB from the page cache; for a
+//! client in a breakout room that comes back the ends of several, 1 MiB in all at most ([`crate::rooms::search`]). Nothing
+//! here syncs. While the folder is still being scanned after a start, `create` may also wait for the scan to let go of one
+//! file and look at it ([`crate::leftovers`]).
 //!
 //! Everything is done relative to descriptors of the folders, and no link below them is followed. A dump owns no
 //! descriptor between appends: open ones are a bounded cache, and a reopened file must be the same file.

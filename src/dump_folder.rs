@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, Stat, Timespec, Timestamps};
+use rustix::fs::{Access, AtFlags, FlockOperation, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::beneath;
@@ -81,6 +81,25 @@ struct Places {
 #[derive(Debug, Clone)]
 pub struct Place(Arc<OwnedFd>);
 
+/// All of them, as they are at one moment.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    /// Dumps that are open or wait.
+    pub root: Place,
+    /// Dumps that are jobs.
+    pub finished: Place,
+    /// Dumps whose jobs died twice.
+    pub quarantine: Place,
+}
+
+impl Place {
+    /// Whether both are one opening of one folder; what was removed and created again is another one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl AsFd for Place {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -122,22 +141,33 @@ impl DumpFolder {
         Place(Arc::clone(&self.places().finished))
     }
 
+    /// All folders.
+    #[must_use]
+    pub fn folders(&self) -> Folders {
+        let places = self.places();
+        let place = |folder| Place(Arc::clone(folder));
+        Folders {
+            root: place(&places.root),
+            finished: place(&places.finished),
+            quarantine: place(&places.quarantine),
+        }
+    }
+
     fn places(&self) -> Arc<Places> {
         // A panic cannot leave it half changed: one pointer is all that is ever written.
         Arc::clone(&self.places.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sets the time of the lock to now: proof of life for the next start, and of a file system that can be written. One
-    /// system call.
+    /// Sets the time of the lock to now: proof of life for the next start, and of a file system that can be written. Two
+    /// system calls.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Whatever the file system says, also when nothing may be created in the folder.
     pub fn beat(&self) -> io::Result<()> {
         let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
-        Ok(rustix::fs::futimens(
-            &*self.places().lock,
-            &Timestamps { last_access: now, last_modification: now },
-        )?)
+        let places = self.places();
+        rustix::fs::futimens(&*places.lock, &Timestamps { last_access: now, last_modification: now })?;
+        Ok(rustix::fs::accessat(&places.root, ".", Access::WRITE_OK, AtFlags::empty())?)
     }
 
     /// Whether somebody removed the folder under the running server, or one of ours in it. What is written to it then

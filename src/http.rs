@@ -453,7 +453,8 @@ fn status_line(refusal: Refusal) -> Option<(u16, &'static str)> {
         | Refusal::TooManySessions
         | Refusal::NoDescriptors
         | Refusal::Draining
-        | Refusal::DiskFull => "Service Unavailable",
+        | Refusal::DiskFull
+        | Refusal::DiskUnwritable => "Service Unavailable",
         Refusal::Tls | Refusal::Vanished => return None,
     };
     refusal.status().map(|status| (status, phrase))

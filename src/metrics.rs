@@ -34,7 +34,7 @@ use crate::metrics::collector::{Process, QueueSize, SharedSummary};
 use crate::metrics::families::{as_f64, as_i64, counter, counters_by, gauge, histogram, take};
 use crate::metrics::summary::Window;
 use crate::metrics::tally::tally;
-use crate::reasons::{CloseReason, Refusal, RemovalReason, RequestFault};
+use crate::reasons::{CloseReason, JoinedBy, Refusal, RemovalReason, RequestFault};
 
 /// The window of every summary that has one (contract).
 const WINDOW: Window = Window { max_age: Duration::from_secs(600), age_buckets: 5 };
@@ -83,8 +83,6 @@ tally! {
             "Waiting sessions whose client came back";
         sessions_taken_over = "rtcstats_sessions_taken_over_total",
             "Open sessions that moved to a newer connection of their client";
-        sessions_joined = "rtcstats_sessions_joined_total",
-            "Waiting sessions whose client came back under a new id (breakout rooms)";
         sessions_unjoined = "rtcstats_sessions_unjoined_total",
             "Sessions that may be the rest of another one (breakout rooms), without anything to be sure by";
         sessions_displaced = "rtcstats_sessions_displaced_total",
@@ -117,6 +115,8 @@ tally! {
             "Connections that did not become a WebSocket, by reason";
         connections_closed: CloseReason, "reason" = "rtcstats_connections_closed_total",
             "WebSocket connections that ended, by reason";
+        sessions_joined: JoinedBy, "by" = "rtcstats_sessions_joined_total",
+            "Sessions whose client came back under a new id (breakout rooms), by how that was known";
         waiting_finished: WaitingEnd, "reason" = "rtcstats_waiting_sessions_finished_total",
             "Waiting sessions that were finished without their client, by reason";
     }

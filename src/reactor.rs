@@ -542,11 +542,10 @@ impl Reactor {
         let was_upgraded = connection.was_upgraded();
         let refusal = match self.flow {
             Flow::Draining { .. } | Flow::Stopped(_) => Some(Refusal::Draining),
-            Flow::Running if self.collector.is_disk_low() => Some(Refusal::DiskFull),
-            Flow::Running if self.upgraded >= self.shares.connections_max => {
-                Some(Refusal::TooManyConnections)
+            Flow::Running => {
+                let is_full = self.upgraded >= self.shares.connections_max;
+                self.collector.refusal().or(is_full.then_some(Refusal::TooManyConnections))
             }
-            Flow::Running => None,
         };
         let mut turn = Turn {
             buffer: &mut self.buffer,
@@ -627,6 +626,9 @@ impl Reactor {
                     }
                     Effect::Replaced { connection } => {
                         self.close(connection, &Ending::plain(CloseReason::Replaced), now);
+                    }
+                    Effect::MovedOn { connection } => {
+                        self.close(connection, &Ending::plain(CloseReason::MovedOn), now);
                     }
                     Effect::SessionFailed { connection, session, must_return } => {
                         self.session_failed(connection, session, must_return, now)
@@ -747,7 +749,7 @@ impl Reactor {
         self.collector.check_folder(&mut self.tally, now);
         self.collector.shrink();
         self.desk.shrink();
-        if let Some(free_bytes) = self.collector.check_disk(now) {
+        if let Some(free_bytes) = self.collector.check_disk() {
             self.free_bytes = free_bytes;
         }
         if let Some(tls) = self.tls.as_mut().filter(|tls| tls.has_changed()) {
@@ -842,6 +844,7 @@ pub fn collector_settings(config: &Config) -> crate::collector::CollectorSetting
         min_free_bytes: config.dump.min_free_bytes,
         reconnect_grace: config.sessions.reconnect_grace,
         session_idle: config.sessions.idle,
+        join_by_number: config.sessions.join_by_number,
         sessions_max: config.limits.sessions_max,
         waiting_sessions_max: config.limits.waiting_sessions_max,
         sessions_per_connection_max: config.limits.sessions_per_connection_max,

@@ -1,4 +1,5 @@
-//! Closed sets: why a connection ended, why one was refused, why a request was not taken, why archived dumps went.
+//! Closed sets: why a connection ended, why one was refused, why a request was not taken, how a session was joined, why
+//! archived dumps went.
 //!
 //! Plain enums without payload. Each knows its metric label; nothing that a peer sends ever becomes a label.
 //! Rules: our contract for close codes and refusals, RFC 6455 7.4.
@@ -48,6 +49,8 @@ labelled! {
         SlowReader => "slow_reader",
         /// A newer connection took the session over (3001).
         Replaced => "replaced",
+        /// Its client has gone on with the session under another id (1001).
+        MovedOn => "moved_on",
         /// A reconnect to a session which its client had ended (3001).
         EndedByClient => "ended_by_client",
         /// Sending again would fail again (3002).
@@ -69,7 +72,8 @@ impl CloseReason {
     pub fn code(self) -> Option<u16> {
         match self {
             Self::PeerClosed | Self::EndOfStream | Self::TransportError | Self::SlowReader => None,
-            Self::Shutdown | Self::Idle => Some(1001),
+            // If it was somebody else's all the same, that one comes back.
+            Self::Shutdown | Self::Idle | Self::MovedOn => Some(1001),
             Self::ProtocolError => Some(1002),
             Self::InvalidUtf8 => Some(1007),
             Self::BadRequests | Self::Unauthorized => Some(1008),
@@ -84,7 +88,7 @@ impl CloseReason {
     #[must_use]
     pub fn is_error(self) -> bool {
         match self {
-            Self::PeerClosed | Self::Replaced | Self::EndedByClient | Self::Shutdown => false,
+            Self::PeerClosed | Self::Replaced | Self::MovedOn | Self::EndedByClient | Self::Shutdown => false,
             Self::EndOfStream
             | Self::TransportError
             | Self::ProtocolError
@@ -128,6 +132,8 @@ labelled! {
         Draining => "draining",
         /// The dump file system has too little space (503).
         DiskFull => "disk_full",
+        /// The dump folder cannot be written, or is gone (503).
+        DiskUnwritable => "disk_unwritable",
         /// TLS could not be agreed upon, or its first records were broken.
         Tls => "tls",
         /// The peer vanished, or closed, before its head was complete.
@@ -151,9 +157,20 @@ impl Refusal {
             | Self::TooManySessions
             | Self::NoDescriptors
             | Self::Draining
-            | Self::DiskFull => Some(503),
+            | Self::DiskFull
+            | Self::DiskUnwritable => Some(503),
             Self::Tls | Self::Vanished => None,
         }
+    }
+}
+
+labelled! {
+    /// How the rest of a session, which came under another id, was known.
+    JoinedBy {
+        /// Its first entry was in the dump already.
+        Proof => "proof",
+        /// Its first entry has exactly the next number, and no other session is in question.
+        Number => "number",
     }
 }
 

@@ -8,16 +8,18 @@
 //!
 //! Nothing may be joined wrongly: a dump of its own for the rest is a flaw, two people in one dump a defect. A client
 //! sends again what was not acknowledged, bit for bit, so mostly its first entry is in the right dump already, and that
-//! decides. Where all was acknowledged nothing proves anything; then its identity must have named a parent, the next
-//! number must be exactly the one that comes, and no other session be in question. A session that looks open is never
-//! continued: it may be somebody else's, and is a reason to join nothing. So is one that itself began in the middle
-//! under a new id; it can be continued where that is proven.
+//! decides; also when the old connection still looks open, as it does for a minute when a network is gone without a word.
+//! Where all was acknowledged nothing proves anything; then its identity must have named a parent, the next number must be
+//! exactly the one that comes, the session must wait, and no other one be in question. Another one that looks open may be
+//! somebody else's, and is a reason to join nothing. So is one that itself began in the middle under a new id; it can be
+//! continued where that is proven.
 //!
 //! Rules: client: breakout rooms. Ours: the proof; that an open session counts; that entry 1 may continue where it is
 //! proven; that what a token says must be the same.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::io;
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -26,6 +28,7 @@ use serde::de::IgnoredAny;
 use crate::client::ConnectionInfo;
 use crate::numbering::line_number;
 use crate::reactor::slots::SlotId;
+use crate::reasons::JoinedBy;
 
 /// Sessions that are looked at for one continuation. A group of more behind one address, with one browser, in one room is
 /// not told apart.
@@ -33,7 +36,11 @@ pub const MEMBERS_MAX: usize = 16;
 
 /// Bytes at the end of a dump in which an entry that comes again is looked for. A client sends again what was not
 /// acknowledged: a hundred entries, or what it traced in three seconds, rarely more.
-pub const PROOF_BYTES_MAX: u64 = 512 * 1024;
+const PROOF_BYTES_MAX: u64 = 512 * 1024;
+/// Bytes that are read first, then four times as many: mostly it stands near the end.
+const PROOF_BYTES_FIRST: u64 = 32 * 1024;
+/// Bytes that are read in all for one continuation, of whatever dumps: 200 us from the page cache.
+pub const PROOF_BYTES_IN_ALL_MAX: u64 = 1024 * 1024;
 
 /// Room, client address, browser and token, as one number that means nothing outside of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +131,31 @@ pub fn compare(window: &[u8], is_whole: bool, number: u64, line: &[u8]) -> Evide
     if is_whole { Evidence::Different } else { Evidence::Unknown }
 }
 
+/// Looks for entry `number`, which came as `line`, in the end of a dump, of which `tail` reads at most so many bytes and
+/// says whether they are all; it knows nothing of a dump that is gone. `None` then, too. `left` is what may still be read for
+/// this continuation.
+pub fn search(
+    mut tail: impl FnMut(u64) -> io::Result<Option<(Vec<u8>, bool)>>,
+    left: &mut u64,
+    number: u64,
+    line: &[u8],
+) -> Option<Evidence> {
+    let mut window = PROOF_BYTES_FIRST;
+    loop {
+        let size = window.min(*left);
+        if size == 0 {
+            return Some(Evidence::Unknown);
+        }
+        let Ok(read) = tail(size) else { return Some(Evidence::Unknown) };
+        let (bytes, is_whole) = read?;
+        *left = left.saturating_sub(bytes.len() as u64);
+        match compare(&bytes, is_whole, number, line) {
+            Evidence::Unknown if window < PROOF_BYTES_MAX => window *= 4,
+            told @ (Evidence::Same | Evidence::Different | Evidence::Unknown) => return Some(told),
+        }
+    }
+}
+
 /// A session in question.
 #[derive(Debug, Clone, Copy)]
 pub struct Member {
@@ -141,7 +173,7 @@ pub struct Member {
 
 impl Member {
     fn is_proven(&self) -> bool {
-        self.is_waiting && self.evidence == Evidence::Same
+        self.evidence == Evidence::Same
     }
 
     /// Without a proof the whole rule must hold.
@@ -151,8 +183,7 @@ impl Member {
 
     /// Whether `number` can be the next thing that its client sends.
     fn is_in_question(&self, number: u64) -> bool {
-        self.evidence == Evidence::Same
-            || (number > 1 && number <= self.received + 1 && self.evidence != Evidence::Different)
+        number > 1 && number <= self.received + 1 && self.evidence != Evidence::Different
     }
 }
 
@@ -162,7 +193,7 @@ pub enum Decision {
     /// It is a session of its own.
     Alone,
     /// It is the rest of this one.
-    Join(SlotId),
+    Join(SlotId, JoinedBy),
     /// There is one it may belong to, and nothing to be sure by: it stays alone.
     Doubtful,
 }
@@ -172,12 +203,14 @@ pub enum Decision {
 pub fn decide(number: u64, members: &[Member]) -> Decision {
     // Two can only hold the same entry when an earlier rest was not joined. The one that goes further lacks less.
     if let Some(proven) = members.iter().filter(|member| member.is_proven()).max_by_key(|one| one.received) {
-        return Decision::Join(proven.session);
+        return Decision::Join(proven.session, JoinedBy::Proof);
     }
     let mut in_question = members.iter().filter(|member| member.is_in_question(number));
     match (in_question.next(), in_question.next()) {
         (None, _) => Decision::Alone,
-        (Some(only), None) if only.is_exactly_before(number) => Decision::Join(only.session),
+        (Some(only), None) if only.is_exactly_before(number) => {
+            Decision::Join(only.session, JoinedBy::Number)
+        }
         (Some(_), _) => Decision::Doubtful,
     }
 }
@@ -192,7 +225,7 @@ mod tests {
     use crate::auth::Claims;
     use crate::client::{Agent, SessionId};
     use crate::dump::DumpFile;
-    use crate::session::{Arrival, Departure, Farewell, Session, Sessions};
+    use crate::session::{Arrival, Departure, Farewell, Session, Sessions, State};
     use crate::slabs::Slabs;
 
     fn slot(index: u32) -> SlotId {
@@ -206,34 +239,42 @@ mod tests {
 
     #[test]
     fn what_continues_what() {
-        use Decision::{Alone, Doubtful, Join};
+        use Decision::{Alone, Doubtful};
         use Evidence::{Different, Same, Unknown};
+        let by_number = |index| Decision::Join(slot(index), JoinedBy::Number);
+        let by_proof = |index| Decision::Join(slot(index), JoinedBy::Proof);
         let open = |member: Member| Member { is_waiting: false, ..member };
         let orphan = |member: Member| Member { has_parent: false, ..member };
         let cases: Vec<(&str, u64, Vec<Member>, Decision)> = vec![
             ("nobody is there", 8, vec![], Alone),
-            ("exactly the next number", 8, vec![member(1, 7, Unknown)], Join(slot(1))),
+            ("exactly the next number", 8, vec![member(1, 7, Unknown)], by_number(1)),
             ("a gap", 9, vec![member(1, 7, Unknown)], Alone),
             ("without a parent", 8, vec![orphan(member(1, 7, Unknown))], Doubtful),
             ("two of them fit", 8, vec![member(1, 7, Unknown), member(2, 7, Unknown)], Doubtful),
-            ("only one of them fits", 8, vec![member(1, 7, Unknown), member(2, 6, Unknown)], Join(slot(1))),
+            ("only one of them fits", 8, vec![member(1, 7, Unknown), member(2, 6, Unknown)], by_number(1)),
             (
                 "the other one has another entry 8",
                 8,
                 vec![member(1, 7, Unknown), member(2, 9, Different)],
-                Join(slot(1)),
+                by_number(1),
             ),
             ("the other one may have it", 8, vec![member(1, 7, Unknown), member(2, 9, Unknown)], Doubtful),
             ("the other one is open", 8, vec![member(1, 7, Unknown), open(member(2, 7, Unknown))], Doubtful),
             ("it is open itself", 8, vec![open(member(1, 7, Unknown))], Doubtful),
-            ("it is proven and open", 8, vec![open(member(1, 9, Same))], Doubtful),
-            ("proven", 8, vec![member(1, 9, Same)], Join(slot(1))),
-            ("proven, without a parent", 8, vec![orphan(member(1, 9, Same))], Join(slot(1))),
-            ("proven among others", 8, vec![member(1, 9, Same), member(2, 7, Unknown)], Join(slot(1))),
-            ("proven twice", 8, vec![member(1, 9, Same), member(2, 12, Same)], Join(slot(2))),
+            ("it is proven and open", 8, vec![open(member(1, 9, Same))], by_proof(1)),
+            (
+                "proven and open among others",
+                8,
+                vec![open(member(1, 9, Same)), member(2, 7, Unknown)],
+                by_proof(1),
+            ),
+            ("proven", 8, vec![member(1, 9, Same)], by_proof(1)),
+            ("proven, without a parent", 8, vec![orphan(member(1, 9, Same))], by_proof(1)),
+            ("proven among others", 8, vec![member(1, 9, Same), member(2, 7, Unknown)], by_proof(1)),
+            ("proven twice", 8, vec![member(1, 9, Same), member(2, 12, Same)], by_proof(2)),
             ("not reached by what was looked at", 8, vec![member(1, 9, Unknown)], Doubtful),
             ("another one's entry", 8, vec![member(1, 9, Different)], Alone),
-            ("the whole session again", 1, vec![member(1, 9, Same)], Join(slot(1))),
+            ("the whole session again", 1, vec![member(1, 9, Same)], by_proof(1)),
             ("a new session", 1, vec![member(1, 9, Different), open(member(2, 3, Unknown))], Alone),
             ("a new session beside an empty one", 1, vec![member(1, 0, Unknown)], Alone),
         ];
@@ -280,6 +321,64 @@ mod tests {
                 assert!(told == expected || told == Evidence::Unknown, "{line} from {from}: {told:?}");
             }
         }
+    }
+
+    /// Mostly little is read; never more than is allowed for all dumps together, however many are asked and however long
+    /// their lines are.
+    #[test]
+    fn looking_for_a_proof_has_a_bound() {
+        let entry = |number: u64| format!("[\"t\",null,\"{}\",1700000000000,{number}]", "x".repeat(1000));
+        let dump: String = (1..=1_000).map(|number| entry(number) + "\n").collect();
+        let reads = std::cell::Cell::new((0, 0));
+        let tail = |size: u64| {
+            let size = usize::try_from(size).unwrap().min(dump.len());
+            reads.set((reads.get().0 + 1, reads.get().1 + size as u64));
+            Ok(Some((dump.as_bytes()[dump.len() - size..].to_vec(), size == dump.len())))
+        };
+        for (number, expected, most) in [
+            (1_000, Evidence::Same, PROOF_BYTES_FIRST),
+            (980, Evidence::Same, PROOF_BYTES_FIRST),
+            (600, Evidence::Same, PROOF_BYTES_IN_ALL_MAX),
+            (10, Evidence::Unknown, PROOF_BYTES_IN_ALL_MAX),
+        ] {
+            reads.set((0, 0));
+            let mut left = PROOF_BYTES_IN_ALL_MAX;
+            assert_eq!(search(tail, &mut left, number, entry(number).as_bytes()), Some(expected), "{number}");
+            assert!(reads.get().1 <= most, "{number}: {:?}", reads.get());
+        }
+        reads.set((0, 0));
+        let mut left = PROOF_BYTES_IN_ALL_MAX;
+        for _ in 0..MEMBERS_MAX {
+            assert_eq!(search(tail, &mut left, 10, b"[]"), Some(Evidence::Unknown));
+        }
+        assert_eq!(reads.get().1, PROOF_BYTES_IN_ALL_MAX, "in {} reads", reads.get().0);
+        assert_eq!(search(|_| Ok(None), &mut 1, 10, b"[]"), None, "it is gone");
+        let broken = |_| Err(io::Error::from_raw_os_error(5));
+        assert_eq!(search(broken, &mut 1, 10, b"[]"), Some(Evidence::Unknown));
+    }
+
+    /// A session that is found to be in another room, or behind another address, than before is in one place only, and in
+    /// none when it is gone.
+    #[test]
+    fn a_session_is_in_one_room_at_most() {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an Instant can be had from the clock only; tests add to it"
+        )]
+        let now = Instant::now();
+        let mut sessions = Sessions::new(Duration::from_secs(600), 100, 100);
+        let here = info("/room", "b", None);
+        let kin = [1, 2].map(|host| sessions.kin_of(&here, [192, 0, 2, host].into()));
+        let id = SessionId::parse("moves").expect("an id");
+        let key = sessions.open(slot(1), id, true, Rc::clone(&here), now);
+        let alike = |sessions: &Sessions| kin.map(|kin| sessions.members_of(kin));
+        sessions.enter_room(key, kin[0]);
+        sessions.enter_room(key, kin[0]);
+        assert_eq!(alike(&sessions), [vec![key], vec![]]);
+        sessions.enter_room(key, kin[1]);
+        assert_eq!(alike(&sessions), [vec![], vec![key]]);
+        sessions.finish(key, false, now);
+        assert_eq!(alike(&sessions), [vec![], vec![]]);
     }
 
     fn info(path: &str, user_agent: &str, claims: Option<Claims>) -> Rc<ConnectionInfo> {
@@ -364,6 +463,7 @@ mod tests {
         info: Rc<ConnectionInfo>,
         address: IpAddr,
         joined: u64,
+        joined_open: u64,
         doubtful: u64,
     }
 
@@ -386,8 +486,13 @@ mod tests {
                     Some(if is_sure || told == Evidence::Same { told } else { Evidence::Unknown })
                 };
                 match self.sessions.continuation(kin, number, evidence) {
-                    Decision::Join(into) => {
-                        assert!(self.sessions.join(key, into, now));
+                    Decision::Join(into, by) => {
+                        if matches!(self.sessions.find(into).map(|found| found.state), Some(State::Open(_))) {
+                            assert_eq!(by, JoinedBy::Proof);
+                            self.flush(into);
+                            self.joined_open += 1;
+                        }
+                        assert!(self.sessions.join(key, into, now).is_some());
                         self.joined += 1;
                         (key, start) = (into, 0);
                         client.at = Some((connection, into));
@@ -442,7 +547,7 @@ mod tests {
 
     /// Some clients in one room, behind one address, with one browser; connections break at any moment, and the server
     /// may learn of it late.
-    fn play(seed: u64) -> (u64, u64) {
+    fn play(seed: u64) -> (u64, u64, u64) {
         #[expect(
             clippy::disallowed_methods,
             reason = "an Instant can be had from the clock only; tests add to it"
@@ -457,6 +562,7 @@ mod tests {
             info: info("/room", "b", None),
             address: [192, 0, 2, 1].into(),
             joined: 0,
+            joined_open: 0,
             doubtful: 0,
         };
         let mut clients: Vec<_> = (0..=dice.below(3))
@@ -515,7 +621,7 @@ mod tests {
         }
         // What was once written stays, so that the end tells of all steps.
         world.check(seed);
-        (world.joined, world.doubtful)
+        (world.joined, world.joined_open, world.doubtful)
     }
 
     /// The server learns that connections are gone.
@@ -530,12 +636,14 @@ mod tests {
 
     #[test]
     fn no_two_clients_ever_share_a_dump() {
-        let (mut joined, mut doubtful) = (0, 0);
+        let (mut joined, mut joined_open, mut doubtful) = (0, 0, 0);
         for seed in 0..300 {
             let played = play(seed);
             joined += played.0;
-            doubtful += played.1;
+            joined_open += played.1;
+            doubtful += played.2;
         }
-        assert!(joined > 1_000 && doubtful > 100, "{joined} joined, {doubtful} doubtful");
+        let figures = format!("{joined} joined, {joined_open} of them open, {doubtful} doubtful");
+        assert!(joined > 1_000 && joined_open > 100 && doubtful > 100, "{figures}");
     }
 }

@@ -18,215 +18,18 @@ use crate::reactor::slots::{SlotId, Slots};
 use crate::rooms::{Kin, Rooms};
 use crate::slabs::{Lines, Slabs};
 
+mod carried;
+mod ended;
 mod join;
+mod ledger;
 
-/// One entry in so many is acknowledged as soon as it is durable. The client's buffer spans 1000 consecutive
-/// entries and shrinks only when an acknowledged number is found in it, so this must be well below 1000.
-const ENTRIES_PER_MILESTONE: u32 = 100;
+pub use carried::Carried;
+pub use ledger::{Ledger, Mark, Verdict};
+
+use ended::{Ended, EndedIds};
 
 /// Entries of the waiting queue that may be stale before it is cleaned: sessions that were resumed leave one each.
 const WAITING_SLACK: usize = 1024;
-
-/// The watermarks of a session and what is to be acknowledged. All numbers are the client's entry numbers;
-/// 0 stands for none, and `received >= appended >= durable` always.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    /// Highest number taken; duplicates are judged by it.
-    received: u64,
-    /// Highest number that is written to the dump.
-    appended: u64,
-    /// Highest number such that it and all before it are as safe as `dump.durability` promises.
-    durable: u64,
-    /// Numbers to be acknowledged once durable, in order of arrival. At most one per
-    /// [`ENTRIES_PER_MILESTONE`] entries and one per gap between two flushes.
-    milestones: Vec<u64>,
-    /// Newest durable number that may be acknowledged and is not yet; 0 = none.
-    newest: u64,
-    /// Newest appended number that may be acknowledged once it is durable; 0 = none.
-    newest_appended: u64,
-    /// Numbered entries since the last milestone.
-    since_milestone: u32,
-    /// Numbers that were skipped by the client, in all.
-    missing: u64,
-}
-
-/// How far a session was appended at some moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mark {
-    appended: u64,
-    /// The newest number up to there that may be acknowledged; 0 = none.
-    newest: u64,
-}
-
-/// What a number means for the session it arrived in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// The next one, or the first one.
-    Next,
-    /// Numbers before it were never received: so many.
-    Gap(u64),
-    /// Taken before.
-    Duplicate,
-}
-
-impl Ledger {
-    /// Highest number taken.
-    #[must_use]
-    pub fn received(&self) -> u64 {
-        self.received
-    }
-
-    /// Highest durable number: what a greeting carries.
-    #[must_use]
-    pub fn durable(&self) -> u64 {
-        self.durable
-    }
-
-    /// What `number` would mean now.
-    #[must_use]
-    pub fn judge(&self, number: u64) -> Verdict {
-        if number <= self.received {
-            Verdict::Duplicate
-        } else if self.received > 0 && number > self.received + 1 {
-            Verdict::Gap(number - self.received - 1)
-        } else {
-            Verdict::Next
-        }
-    }
-
-    /// Takes a new number. `line` is the entry's array, `previous` the last numbered one when it is not yet
-    /// durable: it ends the run before a gap and is acknowledged for itself.
-    pub(crate) fn take(&mut self, number: u64, line: &[u8], previous: Option<&[u8]>) -> Verdict {
-        let verdict = self.judge(number);
-        match verdict {
-            Verdict::Duplicate => {
-                if numbering::is_acknowledgeable(line) {
-                    if number <= self.durable {
-                        self.newest = number;
-                    } else if number <= self.appended {
-                        self.newest_appended = number;
-                    }
-                    self.count_towards_milestone(number, line);
-                }
-                return verdict;
-            }
-            Verdict::Gap(missing) => {
-                self.missing += missing;
-                let ends_run = previous.is_some_and(numbering::is_acknowledgeable);
-                if ends_run || self.newest == self.received || self.newest_appended == self.received {
-                    self.add_milestone(self.received);
-                }
-            }
-            Verdict::Next => {}
-        }
-        self.received = number;
-        self.count_towards_milestone(number, line);
-        verdict
-    }
-
-    fn count_towards_milestone(&mut self, number: u64, line: &[u8]) {
-        self.since_milestone += 1;
-        if self.since_milestone >= ENTRIES_PER_MILESTONE && numbering::is_acknowledgeable(line) {
-            self.add_milestone(number);
-            self.since_milestone = 0;
-        }
-    }
-
-    /// The end of a run before a gap may have been the hundredth entry, too.
-    fn add_milestone(&mut self, number: u64) {
-        if self.milestones.last() != Some(&number) {
-            self.milestones.push(number);
-        }
-    }
-
-    /// Everything received is written. `last` is the last numbered entry among what was written now.
-    pub(crate) fn append(&mut self, last: Option<&[u8]>) {
-        self.appended = self.received;
-        if last.is_some_and(numbering::is_acknowledgeable) {
-            self.newest_appended = self.received;
-        }
-    }
-
-    /// How far it is written now.
-    #[must_use]
-    pub fn mark(&self) -> Mark {
-        Mark { appended: self.appended, newest: self.newest_appended }
-    }
-
-    /// What was written at `mark` is as safe as promised.
-    pub fn make_durable(&mut self, mark: Mark) {
-        self.durable = self.durable.max(mark.appended);
-        if mark.newest != 0 {
-            self.newest = mark.newest;
-        }
-        if self.newest_appended == mark.newest {
-            self.newest_appended = 0;
-        }
-    }
-
-    /// What was received but not written is lost; the client still has it.
-    fn forget_unwritten(&mut self) {
-        self.received = self.appended;
-        self.restart_acknowledging();
-    }
-
-    /// What was written since the last good sync counts as lost; the client still has it.
-    pub fn forget_unsynced(&mut self) {
-        (self.received, self.appended) = (self.durable, self.durable);
-        self.restart_acknowledging();
-    }
-
-    /// Of a session that had come to `last`, as far as its dump says.
-    #[must_use]
-    pub fn recovered(last: u64) -> Self {
-        Self { received: last, appended: last, durable: last, ..Self::default() }
-    }
-
-    /// What is written may not be safe: nobody knows whether it was synced before the crash.
-    pub fn doubt(&mut self) {
-        self.durable = 0;
-        self.newest = 0;
-    }
-
-    /// A new connection: nothing is known of what its client still buffers.
-    fn restart_acknowledging(&mut self) {
-        self.milestones = Vec::new();
-        (self.newest, self.newest_appended) = (0, 0);
-        self.since_milestone = 0;
-    }
-
-    /// Takes the acknowledgements that may be sent now, oldest first: every durable milestone and, when `with_newest`,
-    /// the newest number.
-    pub fn take_acknowledgements(&mut self, with_newest: bool, mut send: impl FnMut(u64)) {
-        let durable = self.durable;
-        let mut last = 0;
-        self.milestones.retain(|number| {
-            if *number <= durable {
-                last = *number;
-                send(*number);
-            }
-            *number > durable
-        });
-        if self.milestones.is_empty() {
-            self.milestones = Vec::new();
-        }
-        // Only the last entry of an append is looked at, so an older one may have been left here. Numbers never go back,
-        // and a newer one has just told the client all that this one could.
-        if self.newest <= last {
-            self.newest = 0;
-        }
-        if with_newest && self.newest != 0 && self.newest <= durable {
-            send(self.newest);
-            self.newest = 0;
-        }
-    }
-
-    /// Whether something durable waits to be acknowledged.
-    #[must_use]
-    pub fn has_unacknowledged(&self) -> bool {
-        self.newest != 0
-    }
-}
 
 /// Who feeds a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,6 +41,24 @@ pub enum State {
         /// When it is finished without its client.
         deadline: Instant,
     },
+    /// It has ended, and has last lines that could not be written. For its client and for everybody else it is finished.
+    Held {
+        /// When it is finished without these lines.
+        deadline: Instant,
+        /// Whether its client ended it.
+        by_client: bool,
+    },
+}
+
+impl State {
+    /// When it is finished unless something happens before; `None` while it is open.
+    #[must_use]
+    pub fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Open(_) => None,
+            Self::Waiting { deadline } | Self::Held { deadline, .. } => Some(deadline),
+        }
+    }
 }
 
 /// One session.
@@ -330,16 +151,16 @@ impl Session {
         self.is_of_url && self.is_numbered()
     }
 
-    /// Whether its client is gone and its last lines could not be written.
+    /// Whether it has ended and its last lines could not be written.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        matches!(self.state, State::Waiting { .. }) && !self.lines.is_empty()
+        matches!(self.state, State::Held { .. })
     }
 
     /// Whether it has had a numbered entry.
     #[must_use]
     pub fn is_numbered(&self) -> bool {
-        self.ledger.received > 0
+        self.ledger.received() > 0
     }
 
     /// Whether any entry was taken, written or not.
@@ -354,7 +175,7 @@ impl Session {
         let end = self.lines.bytes().saturating_sub(1);
         let line = slabs.slice(&self.lines, start, end);
         let Some(number) = numbering::line_number(line) else { return Verdict::Next };
-        if self.ledger.received == 0 && number > 1 && self.dump.is_none() && start == 0 {
+        if self.ledger.received() == 0 && number > 1 && self.dump.is_none() && start == 0 {
             self.continues_from = Some(number - 1);
         }
         let previous = self.last_numbered.map(|(start, end)| slabs.slice(&self.lines, start, end));
@@ -421,13 +242,6 @@ pub enum Farewell {
     MayReturn,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Ended {
-    last: u64,
-    by_client: bool,
-    until: Instant,
-}
-
 /// All open and waiting sessions, and the memory of ended ones.
 #[derive(Debug)]
 pub struct Sessions {
@@ -436,16 +250,14 @@ pub struct Sessions {
     by_url: HashMap<SessionId, SlotId>,
     /// Those of breakout rooms.
     rooms: Rooms,
-    /// Waiting sessions by deadline. The grace is one constant, so the queue is in order; entries of sessions
+    /// Waiting sessions, and those that are held, by deadline. The grace is one constant, so the queue is in order; entries of sessions
     /// that were resumed meanwhile are stale and skipped.
     waiting: VecDeque<(Instant, SlotId)>,
     waiting_count: usize,
-    /// Numbered ids that ended, bounded by `ended_max`.
-    ended: HashMap<SessionId, Ended>,
-    ended_order: VecDeque<(Instant, SessionId)>,
+    /// Numbered ids that ended, for the grace period; bounded by a number of its own.
+    ended: EndedIds,
     grace: Duration,
     waiting_max: usize,
-    ended_max: usize,
 }
 
 impl Sessions {
@@ -458,11 +270,9 @@ impl Sessions {
             rooms: Rooms::default(),
             waiting: VecDeque::new(),
             waiting_count: 0,
-            ended: HashMap::new(),
-            ended_order: VecDeque::new(),
+            ended: EndedIds::new(ended_max),
             grace,
             waiting_max,
-            ended_max,
         }
     }
 
@@ -472,7 +282,7 @@ impl Sessions {
         self.slots.len() - self.waiting_count
     }
 
-    /// Waiting sessions.
+    /// Waiting sessions, those that are held among them.
     #[must_use]
     pub fn waiting_count(&self) -> usize {
         self.waiting_count
@@ -509,10 +319,7 @@ impl Sessions {
         if self.waiting.len() < self.waiting.capacity() / 8 {
             self.waiting.shrink_to_fit();
         }
-        if self.ended.len() < self.ended.capacity() / 8 {
-            self.ended.shrink_to_fit();
-            self.ended_order.shrink_to_fit();
-        }
+        self.ended.shrink();
     }
 
     /// Takes over changed settings for what happens from now on.
@@ -524,7 +331,7 @@ impl Sessions {
     /// Takes a session out without remembering it.
     pub fn forget(&mut self, session: SlotId) -> Option<Session> {
         let found = self.slots.remove(session)?;
-        if matches!(found.state, State::Waiting { .. }) {
+        if found.state.deadline().is_some() {
             self.waiting_count -= 1;
         }
         if self.by_url.get(&found.id) == Some(&session) {
@@ -559,14 +366,15 @@ impl Sessions {
             }
             return match before {
                 State::Open(from) => Arrival::TakenOver { session, from },
-                State::Waiting { .. } => {
+                // One that is held is under no id of a URL any more.
+                State::Waiting { .. } | State::Held { .. } => {
                     self.waiting_count -= 1;
                     Arrival::Resumed(session)
                 }
             };
         }
         // Without `isReconnect` it is another client, or page, that happens to use the id again.
-        let last = match self.ended.get(id).filter(|ended| is_reconnect && ended.until > now) {
+        let last = match self.ended.find(id, now).filter(|_| is_reconnect) {
             Some(ended) if ended.by_client => return Arrival::Ended,
             Some(ended) => ended.last,
             None => 0,
@@ -646,9 +454,7 @@ impl Sessions {
         if self.waiting.len() > 2 * self.waiting_count + WAITING_SLACK {
             let slots = &self.slots;
             self.waiting.retain(|(deadline, session)| {
-                slots
-                    .find(*session)
-                    .is_some_and(|found| found.state == State::Waiting { deadline: *deadline })
+                slots.find(*session).is_some_and(|found| found.state.deadline() == Some(*deadline))
             });
         }
         let at = self.waiting.partition_point(|(other, _)| *other <= deadline);
@@ -682,12 +488,23 @@ impl Sessions {
         Departure::Wait
     }
 
-    /// A session that was fed until now waits until `deadline`, with lines that could not be written.
-    pub fn hold(&mut self, session: SlotId, deadline: Instant) {
+    /// A session that was fed until now is over, but for its last lines, which are held until `deadline`.
+    pub fn hold(&mut self, session: SlotId, by_client: bool, deadline: Instant, now: Instant) {
         let Some(found) = self.slots.find_mut(session) else { return };
-        if matches!(std::mem::replace(&mut found.state, State::Waiting { deadline }), State::Waiting { .. }) {
+        if found.state.deadline().is_some() {
             // Its entry in the queue is stale now.
             self.waiting_count -= 1;
+        }
+        found.state = State::Held { deadline, by_client };
+        let (id, last, kin) = (found.id.clone(), found.ledger.received(), found.kin.take());
+        if self.by_url.get(&id) == Some(&session) {
+            self.by_url.remove(&id);
+        }
+        if let Some(kin) = kin {
+            self.rooms.leave(kin, session);
+        }
+        if last > 0 {
+            self.remember(id, last, by_client, now);
         }
         self.queue_waiting(session, deadline);
     }
@@ -697,7 +514,7 @@ impl Sessions {
     pub fn expired(&mut self, now: Instant) -> Option<(SlotId, Expiry)> {
         while let Some(&(deadline, session)) = self.waiting.front() {
             let waits =
-                self.slots.find(session).is_some_and(|found| found.state == State::Waiting { deadline });
+                self.slots.find(session).is_some_and(|found| found.state.deadline() == Some(deadline));
             let why = if deadline <= now { Expiry::Grace } else { Expiry::Limit };
             if waits && deadline > now && self.waiting_count <= self.waiting_max {
                 return None;
@@ -719,8 +536,9 @@ impl Sessions {
     /// Takes a session out for good and, when it was numbered, remembers its id and last number.
     pub fn finish(&mut self, session: SlotId, by_client: bool, now: Instant) -> Option<Session> {
         let found = self.forget(session)?;
-        if found.is_numbered() {
-            self.remember(found.id.clone(), found.ledger.received, by_client, now);
+        // One that was held is remembered since then.
+        if found.is_numbered() && !found.is_held() {
+            self.remember(found.id.clone(), found.ledger.received(), by_client, now);
         }
         Some(found)
     }
@@ -734,141 +552,17 @@ impl Sessions {
         rest: Duration,
         now: Instant,
     ) {
-        self.remember_until(id, last, by_client, now + rest.min(self.grace), now);
+        let until = now + rest.min(self.grace);
+        self.ended.remember(id, Ended { last, by_client, until }, now);
     }
 
     /// The ended ids that are remembered, with last number, whether their client ended them, and until when.
     pub fn ended(&self) -> impl Iterator<Item = (&SessionId, u64, bool, Instant)> {
-        self.ended.iter().map(|(id, ended)| (id, ended.last, ended.by_client, ended.until))
+        self.ended.all().map(|(id, ended)| (id, ended.last, ended.by_client, ended.until))
     }
 
     fn remember(&mut self, id: SessionId, last: u64, by_client: bool, now: Instant) {
-        self.remember_until(id, last, by_client, now + self.grace, now);
-    }
-
-    fn remember_until(&mut self, id: SessionId, last: u64, by_client: bool, until: Instant, now: Instant) {
-        while self.ended_order.len() >= self.ended_max.max(1)
-            || self.ended_order.front().is_some_and(|(until, _)| *until <= now)
-        {
-            let Some((until, old)) = self.ended_order.pop_front() else { break };
-            if self.ended.get(&old).is_some_and(|ended| ended.until == until) {
-                self.ended.remove(&old);
-            }
-        }
-        self.ended_order.push_back((until, id.clone()));
-        self.ended.insert(id, Ended { last, by_client, until });
-    }
-}
-
-/// What one connection feeds. Most feed one session; a bridge feeds thousands.
-#[derive(Debug, Default)]
-pub enum Carried {
-    /// No session yet.
-    #[default]
-    None,
-    /// One session.
-    One(SlotId),
-    /// Several, by id.
-    Many(Box<HashMap<SessionId, SlotId>>),
-}
-
-impl Carried {
-    /// Number of sessions.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::One(_) => 1,
-            Self::Many(map) => map.len(),
-        }
-    }
-
-    /// Whether no session is fed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The session of `id` on this connection.
-    #[must_use]
-    pub fn find(&self, id: &str, sessions: &Sessions) -> Option<SlotId> {
-        match self {
-            Self::None => None,
-            Self::One(only) => {
-                sessions.find(*only).is_some_and(|found| found.id.as_str() == id).then_some(*only)
-            }
-            Self::Many(map) => map.get(id).copied().filter(|key| sessions.find(*key).is_some()),
-        }
-    }
-
-    /// Whether it carries one session, which is gone.
-    #[must_use]
-    pub fn is_only_gone(&self, sessions: &Sessions) -> bool {
-        match self {
-            Self::One(only) => sessions.find(*only).is_none(),
-            Self::None | Self::Many(_) => false,
-        }
-    }
-
-    /// Adds a session; an earlier one of the same id is replaced.
-    pub fn add(&mut self, session: SlotId, sessions: &Sessions) {
-        let Some(id) = sessions.find(session).map(|found| found.id.clone()) else { return };
-        match self {
-            Self::None => *self = Self::One(session),
-            Self::One(only) => {
-                let mut map = HashMap::new();
-                if let Some(first) = sessions.find(*only) {
-                    map.insert(first.id.clone(), *only);
-                }
-                map.insert(id, session);
-                *self = Self::Many(Box::new(map));
-            }
-            Self::Many(map) => {
-                map.insert(id, session);
-            }
-        }
-    }
-
-    /// Lets go of sessions that are no more.
-    pub fn forget_gone(&mut self, sessions: &Sessions) {
-        match self {
-            Self::None => {}
-            Self::One(only) if sessions.find(*only).is_some() => {}
-            Self::One(_) => *self = Self::None,
-            Self::Many(map) => map.retain(|_, key| sessions.find(*key).is_some()),
-        }
-    }
-
-    /// Lets go of a session.
-    pub fn remove(&mut self, session: SlotId) {
-        match self {
-            Self::None => {}
-            Self::One(only) if *only == session => *self = Self::None,
-            Self::One(_) => {}
-            Self::Many(map) => map.retain(|_, other| *other != session),
-        }
-    }
-
-    /// As [`Carried::remove`], by its id, which does not look at all the others.
-    pub fn remove_named(&mut self, session: SlotId, id: &str) {
-        match self {
-            Self::None | Self::One(_) => self.remove(session),
-            Self::Many(map) => {
-                if map.get(id) == Some(&session) {
-                    map.remove(id);
-                }
-            }
-        }
-    }
-
-    /// All sessions.
-    #[must_use]
-    pub fn all(&self) -> Vec<SlotId> {
-        match self {
-            Self::None => Vec::new(),
-            Self::One(only) => vec![*only],
-            Self::Many(map) => map.values().copied().collect(),
-        }
+        self.ended.remember(id, Ended { last, by_client, until: now + self.grace }, now);
     }
 }
 
@@ -882,399 +576,4 @@ pub enum Expiry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::Agent;
-    /// A seeded generator (SplitMix64), so that a failing run can be played again.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, n: u64) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (z ^ (z >> 31)) % n
-        }
-
-        fn one_in(&mut self, n: u64) -> bool {
-            self.below(n) == 0
-        }
-    }
-
-    const GRACE: Duration = Duration::from_secs(600);
-
-    fn start() -> Instant {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "an Instant can be had from the clock only; tests add to it"
-        )]
-        Instant::now()
-    }
-
-    fn info() -> Rc<ConnectionInfo> {
-        Rc::new(ConnectionInfo {
-            path: "/".into(),
-            agent: Rc::new(Agent {
-                origin: "".into(),
-                user_agent: "".into(),
-                client_protocol: "3.1_STANDARD".into(),
-                stats_format: "unsupported",
-                client_type: "RTCSTATS_CLIENT",
-            }),
-            claims: None,
-        })
-    }
-
-    fn id(text: &str) -> SessionId {
-        SessionId::parse(text).expect("a valid id")
-    }
-
-    fn connection(index: u32) -> SlotId {
-        SlotId { index, generation: 1 }
-    }
-
-    fn line(number: u64) -> String {
-        format!("[\"t\",null,null,1700000000000,{number}]\n")
-    }
-
-    fn take(session: &mut Session, slabs: &mut Slabs, number: u64) -> Verdict {
-        take_text(session, slabs, &line(number))
-    }
-
-    fn take_text(session: &mut Session, slabs: &mut Slabs, line: &str) -> Verdict {
-        let at = session.lines.bytes();
-        slabs.write(&mut session.lines, |out| out.extend_from_slice(line.as_bytes()));
-        session.take_line(at, slabs)
-    }
-
-    /// Appends as under `dump.durability = "process"`.
-    fn settle(session: &mut Session, slabs: &mut Slabs) -> Vec<u8> {
-        let written = slabs.copy(&session.lines);
-        session.append(slabs);
-        session.ledger.make_durable(session.ledger.mark());
-        written
-    }
-
-    fn acknowledged(session: &mut Session, with_newest: bool) -> Vec<u64> {
-        let mut numbers = Vec::new();
-        session.ledger.take_acknowledgements(with_newest, |number| numbers.push(number));
-        numbers
-    }
-
-    #[test]
-    fn every_hundredth_entry_is_acknowledged_once_durable() {
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 10, 10);
-        let key = sessions.open(connection(1), id("a"), true, info(), start());
-        let session = sessions.find_mut(key).expect("open");
-        for number in 1..=350 {
-            assert_eq!(take(session, &mut slabs, number), Verdict::Next);
-        }
-        assert_eq!(acknowledged(session, true), [0_u64; 0], "nothing is durable yet");
-        settle(session, &mut slabs);
-        assert_eq!(acknowledged(session, false), [100, 200, 300]);
-        assert_eq!(acknowledged(session, true), [350]);
-        assert_eq!(acknowledged(session, true), [0_u64; 0]);
-    }
-
-    #[test]
-    fn duplicates_are_dropped_and_acknowledged_again() {
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 10, 10);
-        let key = sessions.open(connection(1), id("a"), true, info(), start());
-        let session = sessions.find_mut(key).expect("open");
-        for number in 1..=300 {
-            take(session, &mut slabs, number);
-        }
-        let written = settle(session, &mut slabs);
-        acknowledged(session, true);
-        for number in 51..=260 {
-            assert_eq!(take(session, &mut slabs, number), Verdict::Duplicate);
-        }
-        assert!(session.lines.is_empty());
-        assert_eq!(acknowledged(session, true), [150, 250, 260]);
-        assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 300);
-    }
-
-    #[test]
-    fn an_older_number_is_never_acknowledged_after_a_newer_one() {
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 10, 10);
-        let key = sessions.open(connection(1), id("a"), true, info(), start());
-        let session = sessions.find_mut(key).expect("open");
-        take(session, &mut slabs, 1);
-        settle(session, &mut slabs);
-        for number in 2..=150 {
-            take(session, &mut slabs, number);
-        }
-        // The last entry of the append cannot be acknowledged, so the newest number is still the one from before.
-        take_text(session, &mut slabs, "[\"t\",null,1700000000000,151]\n");
-        settle(session, &mut slabs);
-        assert_eq!(acknowledged(session, true), [100]);
-        assert_eq!(acknowledged(session, true), [0_u64; 0]);
-    }
-
-    #[test]
-    fn a_milestone_before_a_gap_is_acknowledged_once() {
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 10, 10);
-        let key = sessions.open(connection(1), id("a"), true, info(), start());
-        let session = sessions.find_mut(key).expect("open");
-        for number in 1..=100 {
-            take(session, &mut slabs, number);
-        }
-        take(session, &mut slabs, 200);
-        settle(session, &mut slabs);
-        assert_eq!(acknowledged(session, true), [100, 200]);
-    }
-
-    #[test]
-    fn before_a_gap_the_last_number_is_acknowledged() {
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 10, 10);
-        let key = sessions.open(connection(1), id("a"), true, info(), start());
-        let session = sessions.find_mut(key).expect("open");
-        take(session, &mut slabs, 1);
-        take(session, &mut slabs, 2);
-        assert_eq!(take(session, &mut slabs, 10), Verdict::Gap(7));
-        settle(session, &mut slabs);
-        assert_eq!(acknowledged(session, true), [2, 10]);
-        // The same across a flush.
-        assert_eq!(take(session, &mut slabs, 20), Verdict::Gap(9));
-        settle(session, &mut slabs);
-        assert_eq!(acknowledged(session, true), [20]);
-        take(session, &mut slabs, 21);
-        settle(session, &mut slabs);
-        assert_eq!(take(session, &mut slabs, 30), Verdict::Gap(8));
-        settle(session, &mut slabs);
-        assert_eq!(acknowledged(session, true), [21, 30]);
-    }
-
-    #[test]
-    fn an_entry_without_its_number_at_element_4_is_never_acknowledged() {
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 10, 10);
-        let key = sessions.open(connection(1), id("a"), true, info(), start());
-        let session = sessions.find_mut(key).expect("open");
-        for number in 1..=250_u64 {
-            let line = format!("[\"t\",null,1700000000000,{number}]\n");
-            assert_eq!(take_text(session, &mut slabs, &line), Verdict::Next);
-        }
-        settle(session, &mut slabs);
-        assert_eq!(acknowledged(session, true), [0_u64; 0]);
-        assert_eq!(session.ledger.durable(), 250);
-    }
-
-    #[test]
-    fn what_a_connection_with_an_id_finds() {
-        let now = start();
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 10, 10);
-        let Arrival::Fresh(key) = sessions.arrive(connection(1), &id("a"), false, &info(), now) else {
-            panic!("an unknown id is fresh");
-        };
-        take(sessions.find_mut(key).expect("open"), &mut slabs, 1);
-        let taken = sessions.arrive(connection(2), &id("a"), true, &info(), now);
-        assert_eq!(taken, Arrival::TakenOver { session: key, from: connection(1) });
-        assert_eq!(sessions.leave(key, connection(1), Farewell::MayReturn, now), Departure::NotTheirs);
-        assert_eq!(sessions.leave(key, connection(2), Farewell::MayReturn, now), Departure::Wait);
-        assert_eq!((sessions.open_count(), sessions.waiting_count()), (0, 1));
-        assert_eq!(sessions.arrive(connection(3), &id("a"), true, &info(), now), Arrival::Resumed(key));
-        assert_eq!(sessions.leave(key, connection(3), Farewell::ForGood, now), Departure::Finish);
-        sessions.finish(key, true, now);
-        assert_eq!(sessions.arrive(connection(4), &id("a"), true, &info(), now), Arrival::Ended);
-        let later = now + GRACE;
-        assert!(matches!(sessions.arrive(connection(4), &id("a"), true, &info(), later), Arrival::Fresh(_)));
-    }
-
-    #[test]
-    fn a_client_that_comes_too_late_starts_where_it_was() {
-        let now = start();
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 10, 10);
-        let Arrival::Fresh(key) = sessions.arrive(connection(1), &id("a"), false, &info(), now) else {
-            panic!("an unknown id is fresh");
-        };
-        take(sessions.find_mut(key).expect("open"), &mut slabs, 7);
-        sessions.leave(key, connection(1), Farewell::MayReturn, now);
-        assert_eq!(sessions.expired(now), None);
-        assert_eq!(sessions.expired(now + GRACE), Some((key, Expiry::Grace)));
-        sessions.finish(key, false, now + GRACE);
-        let Arrival::Fresh(again) = sessions.arrive(connection(2), &id("a"), true, &info(), now + GRACE)
-        else {
-            panic!("it is a new session");
-        };
-        let session = sessions.find(again).expect("open");
-        assert_eq!((session.ledger.durable(), session.continues_from), (7, Some(7)));
-    }
-
-    #[test]
-    fn over_the_limit_the_oldest_waiting_session_ends_first() {
-        let now = start();
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 2, 10);
-        let mut keys = Vec::new();
-        for n in 0..3_u32 {
-            let at = now + Duration::from_secs(u64::from(n));
-            let key = sessions.open(connection(n), id(&format!("s{n}")), true, info(), at);
-            take(sessions.find_mut(key).expect("open"), &mut slabs, 1);
-            sessions.leave(key, connection(n), Farewell::MayReturn, at);
-            keys.push(key);
-        }
-        assert_eq!(sessions.expired(now + Duration::from_secs(3)), Some((keys[0], Expiry::Limit)));
-        sessions.finish(keys[0], false, now);
-        assert_eq!(sessions.expired(now + Duration::from_secs(3)), None);
-    }
-
-    /// The browser client as its rules say: numbers from 1, a replay buffer of 1000 that holds what was sent, too,
-    /// and shrinks only when an acknowledged number is found in it.
-    #[derive(Default)]
-    struct Client {
-        next: u64,
-        buffer: VecDeque<u64>,
-        may_send: bool,
-        /// Traced while the buffer was full and the gate shut: nothing can bring them back.
-        lost: Vec<u64>,
-    }
-
-    impl Client {
-        fn trace(&mut self) -> Option<u64> {
-            self.next += 1;
-            if self.buffer.len() < 1000 {
-                self.buffer.push_back(self.next);
-            } else if !self.may_send {
-                self.lost.push(self.next);
-            }
-            self.may_send.then_some(self.next)
-        }
-
-        fn hear(&mut self, value: u64, is_initial: bool) -> Vec<u64> {
-            if let Some(at) = self.buffer.iter().position(|number| *number == value) {
-                self.buffer.drain(..=at);
-            }
-            if !is_initial {
-                return Vec::new();
-            }
-            self.may_send = true;
-            self.buffer.iter().copied().collect()
-        }
-    }
-
-    /// One client, one session, a network that cuts at any moment, a disk that forgets what was not appended when the
-    /// server dies. After every step: the file holds rising numbers, and everything acknowledged is in it.
-    fn play(seed: u64) {
-        let mut dice = Dice(seed);
-        let mut now = start();
-        let mut slabs = Slabs::default();
-        let mut sessions = Sessions::new(GRACE, 10, 10);
-        let mut client = Client::default();
-        let mut file: Vec<u64> = Vec::new();
-        let mut wire: VecDeque<u64> = VecDeque::new();
-        let mut unprotected: Vec<u64> = Vec::new();
-        let mut at: Option<(SlotId, SlotId)> = None;
-        let mut connections = 0;
-        let quiet_from = 4_000;
-        for step in 0..5_000 {
-            let is_calm = step >= quiet_from;
-            now += Duration::from_millis(dice.below(300));
-            assert!(file.is_sorted_by(|a, b| a < b), "seed {seed}, step {step}: not in order, or twice");
-            if at.is_none() && (is_calm || dice.one_in(10)) {
-                connections += 1;
-                let (connection, is_reconnect) = (connection(connections), connections > 1);
-                let key = match sessions.arrive(connection, &id("a"), is_reconnect, &info(), now) {
-                    Arrival::Fresh(key) | Arrival::Resumed(key) | Arrival::TakenOver { session: key, .. } => {
-                        key
-                    }
-                    Arrival::Ended => panic!("seed {seed}: nobody ended it"),
-                };
-                let session = sessions.find_mut(key).expect("open");
-                append(&mut file, &settle(session, &mut slabs));
-                let initial = session.ledger.durable();
-                assert!(
-                    initial == 0 || file.binary_search(&initial).is_ok(),
-                    "seed {seed}: greeted with {initial}"
-                );
-                wire.extend(client.hear(initial, true));
-                at = Some((connection, key));
-            }
-            match dice.below(if is_calm { 90 } else { 100 }) {
-                0..50 if !is_calm => {
-                    for _ in 0..=dice.below(3) {
-                        let protected = client.buffer.len() < 1000;
-                        let sent = client.trace();
-                        wire.extend(sent);
-                        if !protected {
-                            unprotected.extend(sent);
-                        }
-                    }
-                }
-                0..80 => {
-                    let Some((_, key)) = at else { continue };
-                    for _ in 0..dice.below(200) {
-                        let Some(number) = wire.pop_front() else { break };
-                        take(sessions.find_mut(key).expect("open"), &mut slabs, number);
-                    }
-                }
-                80..90 => {
-                    let Some((_, key)) = at else { continue };
-                    let session = sessions.find_mut(key).expect("open");
-                    append(&mut file, &settle(session, &mut slabs));
-                    for number in acknowledged(session, dice.one_in(2)) {
-                        assert!(
-                            file.binary_search(&number).is_ok(),
-                            "seed {seed}: {number} was acknowledged and is not in the file"
-                        );
-                        client.hear(number, false);
-                    }
-                }
-                90..95 => {
-                    // The network cuts; the server may learn of it only when the client comes back.
-                    wire.clear();
-                    client.may_send = false;
-                    let Some((connection, key)) = at.take() else { continue };
-                    if dice.one_in(2)
-                        && sessions.leave(key, connection, Farewell::MayReturn, now) == Departure::Wait
-                    {
-                        append(&mut file, &settle(sessions.find_mut(key).expect("waits"), &mut slabs));
-                    }
-                }
-                95 => {
-                    // The server dies: what is in the file is all that is left.
-                    wire.clear();
-                    client.may_send = false;
-                    at = None;
-                    slabs = Slabs::default();
-                    sessions = Sessions::new(GRACE, 10, 10);
-                    if let Some(last) = file.last() {
-                        let dump = DumpFile::found("a", 0, 0, (0, 0));
-                        sessions.recover(id("a"), *last, dump, now + GRACE, now).expect("it waits");
-                    }
-                }
-                _ => {}
-            }
-        }
-        let (_, key) = at.expect("calm at the end");
-        for number in wire {
-            take(sessions.find_mut(key).expect("open"), &mut slabs, number);
-        }
-        append(&mut file, &settle(sessions.find_mut(key).expect("open"), &mut slabs));
-        let missing: Vec<u64> = (1..=client.next)
-            .filter(|number| file.binary_search(number).is_err())
-            .filter(|number| !client.lost.contains(number) && !unprotected.contains(number))
-            .collect();
-        assert_eq!(missing, [0_u64; 0], "seed {seed}: the client could still have sent these");
-    }
-
-    fn append(file: &mut Vec<u64>, bytes: &[u8]) {
-        let lines = std::str::from_utf8(bytes).expect("text").lines();
-        file.extend(lines.map(|line| numbering::line_number(line.as_bytes()).expect("numbered")));
-    }
-
-    #[test]
-    fn whatever_the_network_and_the_server_do_nothing_is_missing_twice_or_out_of_order() {
-        for seed in 0..60 {
-            play(seed);
-        }
-    }
-}
+mod tests;

@@ -5,8 +5,8 @@
 //! is known to be: on the file systems in `TRUSTED` (below FUSE it may succeed without a word to whoever stores the
 //! files), and from Linux 5.8 on (earlier it does not tell that a write failed).
 
+use std::io;
 use std::os::fd::AsFd;
-use std::{fs, io};
 
 use rustix::fs::{FsWord, fstatfs};
 
@@ -24,10 +24,12 @@ pub fn is_trusted(file: impl AsFd) -> io::Result<bool> {
     Ok(TRUSTED.contains(&fstatfs(file)?.f_type) && is_honest())
 }
 
-/// Whether `syncfs` of this kernel tells that a write failed. When in doubt it does not.
+/// Whether `syncfs` of this kernel tells that a write failed. When in doubt it does not. The kernel is asked itself: of its
+/// files below `/proc/sys` a sandbox may show nothing.
 fn is_honest() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
-    release.is_ok_and(|release| version(&release).is_some_and(|version| version >= HONEST_SINCE))
+    let kernel = rustix::system::uname();
+    let version = kernel.release().to_str().ok().and_then(version);
+    version.is_some_and(|version| version >= HONEST_SINCE)
 }
 
 /// The first two numbers of a kernel release.
@@ -39,6 +41,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn versions_are_compared_as_numbers() {

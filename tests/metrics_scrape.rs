@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rtcstats_server::client::ClientType;
 use rtcstats_server::metrics::{FeatureMetrics, Gauges, JobReport, MessageKind, Metrics, Tally, WaitingEnd};
-use rtcstats_server::reasons::{CloseReason, Refusal, RemovalReason, RequestFault};
+use rtcstats_server::reasons::{CloseReason, JoinedBy, Refusal, RemovalReason, RequestFault};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -46,7 +46,6 @@ fn tally() -> Tally {
     tally.connections_upgraded = 111;
     tally.sessions_resumed = 112;
     tally.sessions_taken_over = 113;
-    tally.sessions_joined = 124;
     tally.sessions_unjoined = 125;
     tally.sessions_displaced = 114;
     tally.orphans_recovered = 115;
@@ -64,6 +63,7 @@ fn tally() -> Tally {
     RequestFault::ALL.iter().for_each(|fault| tally.requests_refused.add(*fault, n()));
     Refusal::ALL.iter().for_each(|refusal| tally.connections_refused.add(*refusal, n()));
     CloseReason::ALL.iter().for_each(|reason| tally.connections_closed.add(*reason, n()));
+    JoinedBy::ALL.iter().for_each(|by| tally.sessions_joined.add(*by, n()));
     WaitingEnd::ALL.iter().for_each(|end| tally.waiting_finished.add(*end, n()));
     [100, 300, 200].into_iter().for_each(|size_bytes| tally.request_received(size_bytes));
     tally

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use log::Level;
 
-use super::{Collector, Feeder, Gathered, Now};
+use super::requests::Gathered;
+use super::{Collector, Effect, Feeder, Now};
 use crate::client::{ClientType, SessionId};
 use crate::limited;
 use crate::metrics::Tally;
 use crate::numbering;
 use crate::reactor::slots::SlotId;
+use crate::reasons::JoinedBy;
 use crate::rooms::{self, Decision, Evidence};
-use crate::session::Session;
+use crate::session::{Session, State};
 
 impl Collector {
     /// The session that takes `line`, which stands in the buffer of `key`, and where it stands there: another one when
@@ -57,8 +59,13 @@ impl Collector {
         let line = self.slabs.slice(&session.lines, 0, session.lines.bytes()).strip_suffix(b"\n")?;
         let number = numbering::entry_number(line)?;
         let kin = self.sessions.kin_of(&feeder.info, feeder.address);
-        let evidence = |other: &Session| self.evidence(other, number, line);
-        let decision = self.sessions.continuation(kin, number, evidence);
+        let mut left = rooms::PROOF_BYTES_IN_ALL_MAX;
+        let evidence = |other: &Session| self.evidence(other, number, line, &mut left);
+        let decision = match self.sessions.continuation(kin, number, evidence) {
+            // Whoever else fits may be known to another server.
+            Decision::Join(_, JoinedBy::Number) if !self.settings.join_by_number => Decision::Doubtful,
+            decision @ (Decision::Join(..) | Decision::Alone | Decision::Doubtful) => decision,
+        };
         if decision == Decision::Doubtful {
             tally.sessions_unjoined += 1;
             let (conn, id) = (feeder.connection, &session.id);
@@ -69,32 +76,37 @@ impl Collector {
                 "session.unjoined conn={conn} session={id} first={number}"
             );
         }
-        let Decision::Join(into) = decision else {
+        let Decision::Join(into, by) = decision else {
             // Whoever begins in the middle under a new id will do so again.
             if number > 1 {
                 self.sessions.enter_room(fresh, kin);
             }
             return None;
         };
-        let start = self.sessions.find(into)?.lines.bytes();
-        if !self.sessions.join(fresh, into, now.instant) {
+        // The old connection may have brought something just before it broke.
+        if !self.flush(into, tally, now) {
             return None;
+        }
+        let before = self.sessions.join(fresh, into, now.instant)?;
+        if let State::Open(connection) = before {
+            self.effects.push(Effect::MovedOn { connection });
         }
         feeder.carried.remove(fresh);
         feeder.carried.add(into, &self.sessions);
-        tally.sessions_joined += 1;
+        tally.sessions_joined.add_one(by);
         let joined = self.sessions.find(into)?;
         limited!(
             self.lines.join,
             now.instant,
             Level::Info,
-            "session.join conn={} session={} dump={} received={} first={number}",
+            "session.join conn={} session={} dump={} received={} first={number} by={}",
             feeder.connection,
             joined.id,
             joined.dump.as_ref().map_or("", |dump| &*dump.name),
-            joined.ledger.received()
+            joined.ledger.received(),
+            by.label()
         );
-        Some((into, Gathered { start, is_first: false }))
+        Some((into, Gathered { start: 0, is_first: false }))
     }
 
     /// What a session is known by when its client meets a refusal again, perhaps under another id: its dump, or, as long as
@@ -110,15 +122,13 @@ impl Collector {
         }
     }
 
-    /// What the dump of `other` says about entry `number`; `None` when it is gone.
-    fn evidence(&self, other: &Session, number: u64, line: &[u8]) -> Option<Evidence> {
+    /// What the dump of `other` says about entry `number`; `None` when it is gone. `left`: bytes that may still be read.
+    fn evidence(&self, other: &Session, number: u64, line: &[u8], left: &mut u64) -> Option<Evidence> {
         let Some(dump) = &other.dump else { return Some(Evidence::Unknown) };
         if other.ledger.received() < number {
             return self.dumps.is_there(dump).then_some(Evidence::Unknown);
         }
-        let Ok(tail) = self.dumps.tail(dump, rooms::PROOF_BYTES_MAX) else { return Some(Evidence::Unknown) };
-        let (window, is_whole) = tail?;
-        match rooms::compare(&window, is_whole, number, line) {
+        match rooms::search(|bytes_max| self.dumps.tail(dump, bytes_max), left, number, line)? {
             // What is gathered is not in the dump yet, and may be what is missing there.
             Evidence::Different if !other.lines.is_empty() => Some(Evidence::Unknown),
             told @ (Evidence::Same | Evidence::Different | Evidence::Unknown) => Some(told),

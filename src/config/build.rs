@@ -116,6 +116,7 @@ impl Reader<'_> {
         SessionsConfig {
             reconnect_grace: self.seconds("sessions.reconnect_grace_s"),
             idle: self.seconds("sessions.idle_s"),
+            join_by_number: self.bool("sessions.join_by_number"),
         }
     }
 

@@ -93,6 +93,7 @@ pub(super) const KEYS: &[Key] = &[
     key("workers.queue_jobs_max", integer(1, 1_000_000), Restart),
     key("sessions.reconnect_grace_s", integer(0, 24 * HOUR_S), Reload),
     key("sessions.idle_s", integer(0, YEAR_S), Reload),
+    key("sessions.join_by_number", Bool, Reload),
     key("limits.connections", integer(1, COUNT_MAX), Reload),
     key("limits.connections_per_address", integer(0, COUNT_MAX), Reload),
     key("limits.handshakes_per_s", integer(1, 1_000_000), Reload),

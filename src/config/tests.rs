@@ -88,6 +88,7 @@ fn the_built_in_configuration_is_the_contract() {
     assert!(config.records.enabled);
     assert_eq!(config.sessions.reconnect_grace, Duration::from_secs(660));
     assert_eq!(config.sessions.idle, Duration::ZERO);
+    assert!(config.sessions.join_by_number);
     assert_eq!((config.limits.head_bytes_max, config.limits.head_headers_max), (8192, 64));
     assert_eq!(config.limits.head_timeout, Duration::from_secs(10));
     assert_eq!(config.limits.idle, Duration::from_secs(60));
@@ -186,7 +187,7 @@ fn field_of(key: &Key) -> String {
 /// A value that is allowed and not the default.
 fn another(key: &Key) -> &'static str {
     match (key.name, key.allowed) {
-        ("archive.enabled" | "records.enabled", _) => "false",
+        ("archive.enabled" | "records.enabled" | "sessions.join_by_number", _) => "false",
         ("archive.gzip_level", _) => "3",
         (
             "limits.line_bytes"

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::client::ClientType;
 use crate::metrics::tally::Label;
-use crate::reasons::{CloseReason, Refusal, RemovalReason, RequestFault, labelled};
+use crate::reasons::{CloseReason, JoinedBy, Refusal, RemovalReason, RequestFault, labelled};
 
 /// State of the loop, read from the truth once a turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -118,4 +118,13 @@ macro_rules! impl_label {
     };
 }
 
-impl_label!(CloseReason, Refusal, RemovalReason, RequestFault, MessageKind, SessionState, WaitingEnd);
+impl_label!(
+    CloseReason,
+    JoinedBy,
+    Refusal,
+    RemovalReason,
+    RequestFault,
+    MessageKind,
+    SessionState,
+    WaitingEnd
+);

@@ -140,7 +140,7 @@ pub(super) use tally;
 mod tests {
     use super::*;
     use crate::metrics::{MessageKind, SessionState, WaitingEnd};
-    use crate::reasons::{CloseReason, Refusal, RemovalReason, RequestFault};
+    use crate::reasons::{CloseReason, JoinedBy, Refusal, RemovalReason, RequestFault};
 
     fn check_label<L: Label + std::fmt::Debug>() {
         for (index, label) in L::ALL.iter().enumerate() {
@@ -159,6 +159,7 @@ mod tests {
     #[test]
     fn every_label_value_has_its_own_place_and_word() {
         check_label::<CloseReason>();
+        check_label::<JoinedBy>();
         check_label::<Refusal>();
         check_label::<RemovalReason>();
         check_label::<RequestFault>();

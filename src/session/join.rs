@@ -18,9 +18,26 @@ impl Sessions {
     /// The client of `session` takes a new id for each connection: from now on its rest may come under another one.
     pub fn enter_room(&mut self, session: SlotId, kin: Kin) {
         let Some(found) = self.slots.find_mut(session) else { return };
-        if found.kin.replace(kin).is_none() {
-            self.rooms.enter(kin, session);
+        let before = found.kin.replace(kin);
+        if before == Some(kin) {
+            return;
         }
+        if let Some(before) = before {
+            // It came back by its id from elsewhere.
+            self.rooms.leave(before, session);
+        }
+        self.rooms.enter(kin, session);
+    }
+
+    /// The sessions of `kin`: those that wait first.
+    #[must_use]
+    pub fn members_of(&self, kin: Kin) -> Vec<SlotId> {
+        let is_waiting = |session: &SlotId| {
+            self.slots.find(*session).is_some_and(|found| matches!(found.state, State::Waiting { .. }))
+        };
+        let mut all: Vec<_> = self.rooms.members(kin).take(rooms::MEMBERS_MAX + 1).collect();
+        all.sort_by_key(|session| !is_waiting(session));
+        all
     }
 
     /// Where a session of `kin` belongs that has nothing but its first entry, `number`. `evidence` says what the dump of
@@ -29,9 +46,9 @@ impl Sessions {
         &self,
         kin: Kin,
         number: u64,
-        evidence: impl Fn(&Session) -> Option<Evidence>,
+        mut evidence: impl FnMut(&Session) -> Option<Evidence>,
     ) -> Decision {
-        let all: Vec<_> = self.rooms.members(kin).take(rooms::MEMBERS_MAX + 1).collect();
+        let all = self.members_of(kin);
         if all.len() > rooms::MEMBERS_MAX {
             return Decision::Doubtful;
         }
@@ -52,26 +69,31 @@ impl Sessions {
         rooms::decide(number, &members)
     }
 
-    /// `fresh`, which has its first line and nothing else, is the rest of `into`, which waits: that one takes over its
-    /// connection, its line, and its id, by which alone it is known from now on. Whether it could be done.
-    pub fn join(&mut self, fresh: SlotId, into: SlotId, now: Instant) -> bool {
-        let can_be_joined =
-            self.slots.find(into).is_some_and(|found| matches!(found.state, State::Waiting { .. }));
-        let Some(gone) = can_be_joined.then(|| self.forget(fresh)).flatten() else { return false };
-        let Some(found) = self.slots.find_mut(into) else { return false };
-        self.waiting_count -= 1;
+    /// `fresh`, which has its first line and nothing else, is the rest of `into`, of which nothing waits to be appended: that
+    /// one takes over its connection, its line, and its id, by which alone it is known from now on. Gives who fed `into`
+    /// until now; `None` when it could not be done.
+    pub fn join(&mut self, fresh: SlotId, into: SlotId, now: Instant) -> Option<State> {
+        let can_be_joined = self.slots.find(into).is_some_and(|found| match found.state {
+            State::Open(_) | State::Waiting { .. } => found.lines.is_empty(),
+            State::Held { .. } => false,
+        });
+        let gone = can_be_joined.then(|| self.forget(fresh)).flatten()?;
+        let found = self.slots.find_mut(into)?;
+        let before = std::mem::replace(&mut found.state, gone.state);
+        if before.deadline().is_some() {
+            self.waiting_count -= 1;
+        }
         if self.by_url.get(&found.id) == Some(&into) {
             self.by_url.remove(&found.id);
         }
         self.by_url.insert(gone.id.clone(), into);
         found.id = gone.id;
         found.last_connection = gone.last_connection;
-        found.state = gone.state;
         found.by_url = true;
         found.is_of_url = true;
         found.lines.take_over(gone.lines);
         found.acknowledged_at = now;
         found.ledger.restart_acknowledging();
-        true
+        Some(before)
     }
 }

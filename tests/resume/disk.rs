@@ -1,7 +1,8 @@
 //! The disk fails: full, broken, read-only, removed, no descriptors. Nothing acknowledged is missing afterwards, the
 //! process lives, tells its clients, and recovers by itself.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::client::{Client, Leave, Plan, Whereabouts};
 use crate::kills::{scaled, settle};
+use crate::power::wait_until_attached;
 use crate::record::{Figures, Record};
 use crate::support::frames;
 use crate::support::{Rng, Settings, TestServer, Upgrade, WsClient};
@@ -251,6 +253,135 @@ fn of_too_many_last_lines_the_oldest_are_given_up() {
     assert_eq!(server.metric("rtcstats_session_error_count"), 1.0);
 }
 
+/// For its client a session is over when it has said so, whatever is still held of it: who comes back is told that, and
+/// takes nothing away.
+#[test]
+fn a_zombie_does_not_destroy_what_is_held() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 60).set("dump.flush_interval_ms", 1_000);
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let (zombie, other) = (Session::new("zombie"), Session::new("other"));
+    let mut socket = zombie.connect(&server, 0);
+    (1..=5).for_each(|number| zombie.send(&mut socket, number));
+    server.wait_until("it is written", || server.dump_path("zombie").is_file().then_some(()));
+    let mut other_socket = other.connect(&server, 0);
+    let filler = fill(&server.dump_path(""), 0);
+    let good_bye = frames::close(Some(3001), "");
+    socket.send_bytes(&[zombie.messages(6..=400), good_bye.clone()].concat());
+    socket.expect_close(3001);
+    other_socket.send_bytes(&[other.messages(1..=400), good_bye].concat());
+    other_socket.expect_close(3001);
+    server.wait_for_metric("rtcstats_dump_write_errors_total", 2.0);
+    let mut back = WsClient::connect(server.ingest, &zombie.upgrade(true));
+    back.expect_close(3001);
+    // Without `isReconnect` it is another one that has the same id, and is let in.
+    let mut stranger = WsClient::open(server.ingest, &other.upgrade(false));
+    std::fs::remove_file(filler).unwrap();
+    zombie.expect_archived(&server, 400);
+    other.expect_archived(&server, 400);
+    stranger.send_bytes(&other.messages(1..=3));
+    stranger.close(3001);
+    let dumps = server.wait_until("both are archived", || {
+        Some(server.archive().dumps_of("other")).filter(|dumps| dumps.len() == 2)
+    });
+    assert_eq!(dumps.iter().map(|dump| dump.lines().len()).collect::<Vec<_>>(), [400, 3]);
+    assert_eq!(server.metric("rtcstats_session_error_count"), 0.0);
+}
+
+/// What a client still has is not held for it: a session that waits with lines that could not be written drops them, says
+/// so, and takes them again.
+#[test]
+fn a_session_that_waits_holds_nothing() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 60).set("dump.flush_interval_ms", 5_000);
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let session = Session::new("parked");
+    let mut socket = session.connect(&server, 0);
+    let filler = fill(&server.dump_path(""), 0);
+    socket.send_bytes(&session.messages(1..=100));
+    socket.round_trip();
+    socket.reset();
+    server.wait_for_metric("rtcstats_dump_write_errors_total", 1.0);
+    let line = server.expect_log("dump.error");
+    assert!(line.contains("lost_bytes=") && !line.contains("held_bytes="), "{line}");
+    server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", 1.0);
+    std::fs::remove_file(filler).unwrap();
+    let mut socket = session.connect(&server, 0);
+    (1..=150).for_each(|number| session.send(&mut socket, number));
+    socket.close(3001);
+    session.expect_archived(&server, 150);
+}
+
+/// Lines that are held do not outlive the server. It tries once more, and says what is lost.
+#[test]
+fn what_is_held_is_tried_once_more_at_the_stop() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 60).set("dump.flush_interval_ms", 1_000);
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let session = Session::new("held");
+    let mut socket = session.connect(&server, 0);
+    (1..=100).for_each(|number| session.send(&mut socket, number));
+    assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
+    let filler = fill(&server.dump_path(""), 0);
+    socket.send_bytes(&[session.messages(101..=400), frames::close(Some(3001), "")].concat());
+    socket.expect_close(3001);
+    let line = server.expect_log("held_bytes=");
+    let held = line.rsplit_once("held_bytes=").unwrap().1.to_owned();
+    let settings = server.settings();
+    let exit = server.stop();
+    assert!(exit.status.success());
+    let lost = exit.log.iter().find(|line| line.contains("lost_bytes="));
+    assert!(lost.is_some_and(|line| line.ends_with(&format!("lost_bytes={held}"))), "{:#?}", exit.log);
+    std::fs::remove_file(filler).unwrap();
+    let server = settings.start();
+    session.expect_archived(&server, 100);
+}
+
+/// Lines are not held for a dump that is not there any more.
+#[test]
+fn a_dump_that_is_removed_takes_along_what_is_held_of_it() {
+    let settings = scaled().set("sessions.reconnect_grace_s", 60).set("dump.flush_interval_ms", 1_000);
+    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let server = settings.start();
+    let session = Session::new("removed");
+    let mut socket = session.connect(&server, 0);
+    (1..=100).for_each(|number| session.send(&mut socket, number));
+    assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
+    let filler = fill(&server.dump_path(""), 0);
+    socket.send_bytes(&[session.messages(101..=400), frames::close(Some(3001), "")].concat());
+    socket.expect_close(3001);
+    server.expect_log("held_bytes=");
+    std::fs::remove_file(server.dump_path("removed")).unwrap();
+    std::fs::remove_file(filler).unwrap();
+    server.wait_for_metric("rtcstats_dumps_removed_total", 1.0);
+    assert_eq!(server.metric("rtcstats_sessions{state=\"waiting\"}"), 0.0);
+}
+
+/// A folder in which nothing may be created is no full disk, and nobody is greeted for nothing.
+#[test]
+fn a_folder_that_may_not_be_written_is_told_apart_from_a_full_disk() {
+    let Some(settings) = scaled().set("dump.min_free_bytes", 1).without_privileges() else { return };
+    let server = settings.start();
+    let temp = server.dump_path("");
+    let session = Session::new("forbidden");
+    drop(session.connect(&server, 0));
+    let mode = |bits| std::fs::set_permissions(&temp, std::fs::Permissions::from_mode(bits)).unwrap();
+    mode(0o550);
+    let line = server.expect_log("disk.unwritable");
+    assert!(line.contains("Permission denied"), "{line}");
+    let answer = server.wait_until("it is refused", || {
+        WsClient::try_connect(server.ingest, &session.upgrade(true)).unwrap().err()
+    });
+    assert_eq!((answer.status, answer.text().trim_end()), (503, "the dump folder cannot be written"));
+    server.wait_for_metric("rtcstats_connections_refused_total{reason=\"disk_unwritable\"}", 1.0);
+    mode(0o750);
+    server.expect_log("disk.recovered");
+    let mut socket = session.connect(&server, 0);
+    session.send(&mut socket, 1);
+    socket.close(3001);
+    session.expect_archived(&server, 1);
+}
+
 /// The file system fails for good under open sessions: whatever still says that it can be written, nobody is greeted, and
 /// on the next start everything is there that was acknowledged.
 #[test]
@@ -339,6 +470,7 @@ fn a_read_only_file_system_is_survived() {
     server.wait_for_metric("rtcstats_sessions{state=\"waiting\"}", 1.0);
     // A server without open sessions holds nothing open for writing.
     assert!(disk.remount("ro"), "the file system is busy");
+    server.expect_log("disk.unwritable");
     server.wait_until("it is refused", || {
         WsClient::try_connect(server.ingest, &session.upgrade(true))
             .unwrap()
@@ -409,15 +541,13 @@ impl Fault {
             eprintln!("SKIPPED: there is no strace");
             return None;
         };
-        let mut said = String::new();
-        for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
-            if line.contains("attached") {
-                return Some(Self(child));
+        match wait_until_attached(&mut child) {
+            Ok(()) => Some(Self(child)),
+            Err(said) => {
+                eprintln!("SKIPPED: strace cannot attach: {said}");
+                None
             }
-            said += &line;
         }
-        eprintln!("SKIPPED: strace cannot attach: {said}");
-        None
     }
 
     fn end(mut self) {

@@ -29,18 +29,34 @@ impl Tracer {
             eprintln!("SKIPPED: there is no strace");
             return None;
         };
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        if lines.any(|line| line.contains("attached")) {
-            return Some(Self(child));
+        match wait_until_attached(&mut child) {
+            Ok(()) => Some(Self(child)),
+            Err(said) => {
+                eprintln!("SKIPPED: strace cannot attach: {said}");
+                None
+            }
         }
-        eprintln!("SKIPPED: strace cannot attach");
-        None
     }
 
     fn end(mut self) {
         kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
         self.0.wait().unwrap();
     }
+}
+
+/// Waits until strace has its process; else what it said. It says more with each thread that the process starts, and would
+/// end if nobody read that.
+pub(crate) fn wait_until_attached(strace: &mut Child) -> Result<(), String> {
+    let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = String::new();
+    for line in &mut lines {
+        if line.contains("attached") {
+            std::thread::spawn(move || lines.for_each(drop));
+            return Ok(());
+        }
+        said += &line;
+    }
+    Err(said)
 }
 
 fn upgrade(id: &str) -> Upgrade {
@@ -73,7 +89,7 @@ fn acknowledgements_come_behind_the_sync_that_covers_them() {
     tracer.end();
     let text = std::fs::read_to_string(trace).unwrap();
     let order = Order::of(&text);
-    assert_eq!((order.written, order.acknowledged), (800, 8), "{order:?}");
+    assert_eq!((order.written, order.acknowledged), (800, 8), "{order:?} in {text:.2000}");
     assert!(order.folder_syncs >= 1 && order.syncs >= 8, "{order:?}");
     eprintln!("{order:?}");
 }
@@ -169,6 +185,57 @@ fn a_failed_sync_is_never_a_success_later() {
     assert!(dumps[0].lines().len() >= 100);
 }
 
+/// A sync fails while nothing more can be written either: what was written before it is no better for that.
+#[test]
+fn a_failed_sync_is_one_also_when_the_next_lines_cannot_be_written() {
+    let settings = scaled().set("dump.durability", "power").set("sessions.reconnect_grace_s", 60);
+    let server = settings.set("dump.flush_interval_ms", 10_000).set("dump.flush_bytes", 4_096).start();
+    let mut client = WsClient::open(server.ingest, &upgrade("twice"));
+    (1..=200).for_each(|number| send(&mut client, "twice", number));
+    expect_acknowledged(&mut client, 100);
+    // The first lines from here on are written, and their sync fails while the next ones are being gathered.
+    let faults = [
+        ["-e", "inject=fdatasync,syncfs:error=EIO:delay_enter=1000000"],
+        ["-e", "inject=writev:error=EIO:when=2+"],
+    ];
+    let arguments = [&["-e", "trace=fdatasync,syncfs,writev"][..], &faults.concat()].concat();
+    let Some(tracer) = Tracer::attach(&server, &arguments, Path::new("/dev/null")) else { return };
+    (201..=310).for_each(|number| send(&mut client, "twice", number));
+    loop {
+        match client.receive() {
+            Incoming::Close { code, .. } => break assert_eq!(code, Some(1013)),
+            Incoming::Text(_) => {}
+            other => panic!("{other:?} instead of a close frame"),
+        }
+    }
+    tracer.end();
+    let mut client = WsClient::open(server.ingest, &upgrade("twice"));
+    (101..=400).for_each(|number| send(&mut client, "twice", number));
+    client.close(3001);
+    let dumps = server.wait_until("both parts are archived", || {
+        Some(server.archive().dumps_of("twice")).filter(|dumps| dumps.len() == 2)
+    });
+    let from = dumps[1].connection_info()["server"]["continuesFrom"].as_u64().unwrap();
+    assert!((100..=200).contains(&from), "{from} was the last number that a good sync covered");
+    assert_eq!(dumps[1].lines().len() as u64, 400 - from);
+}
+
+/// The kernel's version is known also where a sandbox hides everything in `/proc` but processes, as the unit does.
+#[test]
+fn a_sandbox_does_not_make_syncs_slow() {
+    let settings = scaled().set("dump.durability", "power").without_system_files();
+    match settings.try_start() {
+        Ok(server) => {
+            let log = server.stop().log;
+            assert!(!log.iter().any(|line| line.contains("durability.one_by_one")), "{log:#?}");
+        }
+        Err(exit) if exit.log.iter().any(|line| line.contains("unshare:") || line.contains("mount:")) => {
+            eprintln!("SKIPPED: nothing can be mounted here: {:?}", exit.log);
+        }
+        Err(exit) => panic!("{exit:?}"),
+    }
+}
+
 /// A file system that nothing is known of, unmounted when dropped: syncing it as a whole is not to be relied on.
 struct Overlay(PathBuf);
 
@@ -206,9 +273,13 @@ fn many_dumps_are_synced_as_a_whole_only_where_that_can_be_trusted() {
     let Some(_overlay) = Overlay::mount(&settings) else { return };
     let server = settings.start();
     server.expect_log("durability.one_by_one");
+    // Dumps that nothing happens to, and that are not taken for those of an earlier server: none of them is looked at.
+    server.expect_log("recovery.complete");
+    (0..300).for_each(|n| std::fs::write(server.dump_path(&format!("other-{n}")), "other").unwrap());
     let Some(trace) = sync_many(&server, SESSIONS) else { return };
     assert!(!trace.contains("syncfs("), "{trace:.2000}");
-    assert!(trace.matches("fdatasync(").count() >= SESSIONS, "{trace:.2000}");
+    let dumps = trace.matches("fdatasync(").count();
+    assert!(dumps >= SESSIONS && !trace.contains("other-"), "{dumps} {trace:.2000}");
 
     let settings = scaled().set("dump.durability", "power").set("dump.flush_interval_ms", 100);
     let Some(_tmpfs) = Tmpfs::mount(&settings, "32m") else { return };
@@ -221,7 +292,8 @@ fn many_dumps_are_synced_as_a_whole_only_where_that_can_be_trusted() {
 /// So many sessions get a hundred entries in the same turn. What is synced until they are acknowledged.
 fn sync_many(server: &TestServer, sessions: usize) -> Option<String> {
     let trace = server.root().join("trace");
-    let tracer = Tracer::attach(server, &["-e", "trace=fdatasync,fsync,syncfs"], &trace)?;
+    // With the paths behind descriptors.
+    let tracer = Tracer::attach(server, &["-y", "-e", "trace=fdatasync,fsync,syncfs"], &trace)?;
     let ids: Vec<String> = (0..sessions).map(|n| format!("many-{n}")).collect();
     let mut clients: Vec<_> = ids.iter().map(|id| WsClient::open(server.ingest, &upgrade(id))).collect();
     server.pause();

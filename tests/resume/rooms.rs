@@ -15,9 +15,17 @@ use crate::support::script::{entry_message, message};
 use crate::support::{Archive, Rng, TestServer, Upgrade, WsClient};
 use crate::trace::{Fate, Habits, Trace};
 
-const JOINED: &str = "rtcstats_sessions_joined_total";
 const UNJOINED: &str = "rtcstats_sessions_unjoined_total";
 const WAITING: &str = "rtcstats_sessions{state=\"waiting\"}";
+
+/// Sessions joined, by a proof and by their numbers alone.
+fn joined(server: &TestServer) -> [f64; 2] {
+    ["proof", "number"].map(|by| server.metric(&format!("rtcstats_sessions_joined_total{{by=\"{by}\"}}")))
+}
+
+fn wait_for_joined(server: &TestServer, expected: [f64; 2]) {
+    server.wait_until("sessions are joined", || Some(joined(server)).filter(|found| *found == expected));
+}
 
 /// A client in a breakout room, by hand.
 #[derive(Debug, Clone)]
@@ -143,9 +151,9 @@ fn a_continuation_goes_into_the_dump_of_its_session() {
     let mut socket = guest.connect(&server, true);
     guest.send(&mut socket, 101..=200);
     assert_eq!(socket.expect_text(), acknowledgement(200), "a hundred came again and anew");
-    server.wait_for_metric(JOINED, 1.0);
+    wait_for_joined(&server, [1.0, 0.0]);
     let line = server.expect_log("session.join");
-    assert!(line.contains("session=guest-2 dump=guest-1 received=150 first=101"), "{line}");
+    assert!(line.contains("session=guest-2 dump=guest-1 received=150 first=101 by=proof"), "{line}");
 
     // The same id again: a half-open connection is replaced, as for any session.
     let mut newer = WsClient::connect(server.ingest, &guest.upgrade(true));
@@ -163,7 +171,7 @@ fn a_continuation_goes_into_the_dump_of_its_session() {
     WsClient::connect(server.ingest, &guest.upgrade(true)).expect_close(3001);
     let archive = wait_until_archived(&server);
     assert_eq!(dumps_of(&archive, "guest"), [("guest-1".to_owned(), guest.lines(1..=212))]);
-    server.wait_for_metric(JOINED, 2.0);
+    wait_for_joined(&server, [1.0, 1.0]);
     assert_eq!((server.metric(UNJOINED), server.metric("rtcstats_session_count")), (0.0, 1.0));
     assert_eq!(server.metric("rtcstats_missing_entries_total"), 0.0);
 }
@@ -221,7 +229,7 @@ fn what_may_be_somebody_else_is_not_joined() {
         other.send(&mut socket, first..=first + 2);
         socket.close(3001);
     }
-    assert_eq!(server.metric(JOINED), 0.0);
+    assert_eq!(joined(&server), [0.0, 0.0]);
     let (_server, archive) = settle(server);
     for (name, ..) in cases {
         let dumps = dumps_of(&archive, name);
@@ -271,12 +279,12 @@ fn of_two_that_fit_none_is_joined_without_a_proof() {
     let mut socket = one.connect(&server, true);
     one.send(&mut socket, 11..=12);
     server.wait_for_metric(UNJOINED, 1.0);
-    assert_eq!(server.metric(JOINED), 0.0);
+    assert_eq!(joined(&server), [0.0, 0.0]);
     socket.close(3001);
     let mut socket = two.connect(&server, true);
     two.send(&mut socket, 10..=12);
     socket.close(3001);
-    server.wait_for_metric(JOINED, 1.0);
+    wait_for_joined(&server, [1.0, 0.0]);
     assert_eq!(server.metric(UNJOINED), 1.0);
     let (_server, archive) = settle(server);
     assert_eq!(dumps_of(&archive, "two"), [("two-1".to_owned(), two.lines(1..=12))]);
@@ -284,10 +292,31 @@ fn of_two_that_fit_none_is_joined_without_a_proof() {
     assert_eq!(dumps_of(&archive, "one"), of_one);
 }
 
+/// Where another server may know of somebody else who fits, a number tells nothing; an entry that comes again does.
+#[test]
+fn without_joining_by_number_only_a_proof_joins() {
+    let server = settings().set("sessions.join_by_number", false).start();
+    let mut guest = Guest::new("proof");
+    drop_out(&server, &mut guest, 10);
+    let mut other = guest.clone();
+    other.connections = 10;
+    let mut socket = other.connect(&server, true);
+    other.send(&mut socket, 11..=12);
+    server.wait_for_metric(UNJOINED, 1.0);
+    socket.close(3001);
+    let mut socket = guest.connect(&server, true);
+    guest.send(&mut socket, 10..=12);
+    socket.close(3001);
+    wait_for_joined(&server, [1.0, 0.0]);
+    let archive = wait_until_archived(&server);
+    let both = [("proof-1".to_owned(), guest.lines(1..=12)), ("proof-11".to_owned(), other.lines(11..=12))];
+    assert_eq!(dumps_of(&archive, "proof"), both);
+}
+
 /// A connection that still looks alive may be somebody else's: it keeps its session, and a rest that may be its own
 /// stays apart.
 #[test]
-fn an_open_session_is_never_continued() {
+fn an_open_session_is_not_continued_without_a_proof() {
     let server = settings().start();
     let mut guest = Guest::new("open");
     let mut old = guest.connect(&server, false);
@@ -297,13 +326,50 @@ fn an_open_session_is_never_continued() {
     let mut socket = after.connect(&server, true);
     after.send(&mut socket, 11..=12);
     server.wait_for_metric(UNJOINED, 1.0);
-    assert_eq!(server.metric(JOINED), 0.0);
+    assert_eq!(joined(&server), [0.0, 0.0]);
     guest.send(&mut old, 11..=11);
     old.close(3001);
     socket.close(3001);
     let archive = wait_until_archived(&server);
     let both = [("open-1".to_owned(), guest.lines(1..=11)), ("open-2".to_owned(), guest.lines(11..=12))];
     assert_eq!(dumps_of(&archive, "open"), both);
+}
+
+/// A network that is gone without a word leaves a connection that looks alive for a minute. Its client is back before that,
+/// and what it sends again tells whose it is.
+#[test]
+fn a_half_open_session_is_continued_where_that_is_proven() {
+    let server = settings().start();
+    let mut guest = Guest::new("half-open");
+    let mut old = guest.connect(&server, false);
+    guest.send(&mut old, 1..=10);
+    old.round_trip();
+    server.wait_until("it is written", || {
+        let dump = std::fs::read_to_string(server.dump_path("half-open-1")).ok()?;
+        dump.ends_with(&format!("{}\n", guest.line(10))).then_some(())
+    });
+    let mut socket = guest.connect(&server, true);
+    guest.send(&mut socket, 8..=12);
+    wait_for_joined(&server, [1.0, 0.0]);
+    // Whoever is there all the same may come back, as 3001 would not let it.
+    expect_sent_away(&mut old, 1001);
+    server.wait_for_metric("rtcstats_connections_closed_total{reason=\"moved_on\"}", 1.0);
+    guest.send(&mut socket, 13..=13);
+    socket.close(3001);
+    let archive = wait_until_archived(&server);
+    assert_eq!(dumps_of(&archive, "half-open"), [("half-open-1".to_owned(), guest.lines(1..=13))]);
+    assert_eq!(server.metric(UNJOINED), 0.0);
+}
+
+/// Acknowledgements, then a close frame.
+fn expect_sent_away(socket: &mut WsClient, expected: u16) {
+    loop {
+        match socket.receive() {
+            Incoming::Close { code, .. } => break assert_eq!(code, Some(expected)),
+            Incoming::Text(_) => {}
+            other => panic!("{other:?} instead of a close frame"),
+        }
+    }
 }
 
 /// Nothing is known any more of whom a dump belongs to; what begins after the restart is joined again.
@@ -319,12 +385,12 @@ fn a_restart_is_not_crossed() {
     socket.round_trip();
     socket.reset();
     server.wait_for_metric(WAITING, 2.0);
-    assert_eq!(server.metric(JOINED), 0.0);
+    assert_eq!(joined(&server), [0.0, 0.0]);
     // Without a parent, but the same entries.
     let mut socket = guest.connect(&server, true);
     guest.send(&mut socket, 12..=13);
     socket.close(3001);
-    server.wait_for_metric(JOINED, 1.0);
+    wait_for_joined(&server, [1.0, 0.0]);
     let (_server, archive) = settle(server);
     let both = [("restart-1".to_owned(), guest.lines(1..=10)), ("restart-2".to_owned(), guest.lines(9..=13))];
     assert_eq!(dumps_of(&archive, "restart"), both);
@@ -357,7 +423,7 @@ fn a_room_full_of_guests_loses_nothing_and_mixes_nothing() {
     crate::pass(Duration::from_millis(1_200));
     calm.store(true, Ordering::Relaxed);
     let records: Vec<Record> = clients.into_iter().map(|client| client.join().unwrap()).collect();
-    let (joined, unjoined) = (server.metric(JOINED), server.metric(UNJOINED));
+    let (joined, unjoined) = (joined(&server).iter().sum::<f64>(), server.metric(UNJOINED));
     let archive = wait_until_archived(&server);
     let mut dumps_in_all = 0;
     for Record { trace, connections, .. } in &records {

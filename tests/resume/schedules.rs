@@ -28,7 +28,9 @@ fn networks_lose_nothing_that_a_client_could_send() {
         }
     }
     eprintln!("{} schedules: {sum}", batches * SCHEDULES_PER_BATCH);
-    assert!(sum.connections > 2 * sum.sessions, "there were hardly any faults: {sum}");
+    // A single batch may have been spared.
+    let is_sample = crate::only_seed().is_some();
+    assert!(is_sample || sum.connections > 2 * sum.sessions, "there were hardly any faults: {sum}");
 }
 
 fn batch(seed: u64) -> Figures {

@@ -107,11 +107,17 @@ fn removed(what: &str, reason: &str) -> String {
 
 /// A session that ends and is archived.
 fn archive_session(server: &TestServer, seed: u64) -> String {
+    let id = end_session(server, seed);
+    archived(server, &id, 1);
+    id
+}
+
+/// A session that ends; when it is archived it may be removed again at once.
+fn end_session(server: &TestServer, seed: u64) -> String {
     let id = Rng::new(seed).uuid();
     let mut client = WsClient::open(server.ingest, &Upgrade::browser(&id));
     client.send_text(&entry_message(&id, "[1]"));
     client.close(1000);
-    archived(server, &id, 1);
     id
 }
 
@@ -228,7 +234,7 @@ fn an_archive_that_is_not_there_yet_is_limited() {
     let server = settings.clone().start();
     let mut rng = Rng::new(70);
     server.wait_until("something had to go", || {
-        archive_session(&server, rng.next());
+        end_session(&server, rng.next());
         (server.metric(&removed("files", "size")) > 0.0).then_some(())
     });
     assert_eq!(server.metric(&removed("files", "age")), 0.0);

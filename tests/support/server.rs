@@ -30,6 +30,15 @@ const LIMIT_DESCRIPTORS: &str = r#"ulimit -n "$1" || exit; shift; exec "$@""#;
 /// Takes these bits from the mode of whatever is created.
 const CHANGE_MASK: &str = r#"umask "$1" || exit; shift; exec "$@""#;
 
+/// Shows it of `/proc` what is there of processes alone, as a unit's `ProcSubset=pid` does.
+const HIDE_SYSTEM_FILES: &str =
+    r#"shift; exec unshare --mount sh -c 'mount -t proc -o subset=pid proc /proc && exec "$@"' sh "$@""#;
+
+/// Becomes somebody who may do nothing in particular. The binary is opened before, wherever it is.
+const DROP_PRIVILEGES: &str = r#"id=$1; shift; exec 9<"$1"; shift; exec setpriv --reuid "$id" --regid "$id" --clear-groups /proc/self/fd/9 "$@""#;
+/// Its number.
+const NOBODY: u32 = 65_534;
+
 /// How to start a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -85,6 +94,27 @@ impl Settings {
     /// Starts the server with this umask, in octal.
     pub(crate) fn mask(mut self, mask: &str) -> Self {
         self.prepared = Some((CHANGE_MASK, mask.to_owned()));
+        self
+    }
+
+    /// Starts the server as nobody in particular; `None`, loudly, where that is not possible.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub(crate) fn without_privileges(mut self) -> Option<Self> {
+        let is_possible = rustix::process::geteuid().is_root()
+            && Command::new("setpriv").arg("--version").output().is_ok_and(|output| output.status.success());
+        if !is_possible {
+            eprintln!("SKIPPED: only root, with setpriv, can start a server as somebody else");
+            return None;
+        }
+        std::os::unix::fs::chown(self.root(), Some(NOBODY), Some(NOBODY)).unwrap();
+        self.prepared = Some((DROP_PRIVILEGES, NOBODY.to_string()));
+        Some(self)
+    }
+
+    /// Starts the server where `/proc` has processes and nothing else. It does not start where that cannot be mounted.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub(crate) fn without_system_files(mut self) -> Self {
+        self.prepared = Some((HIDE_SYSTEM_FILES, String::new()));
         self
     }
 

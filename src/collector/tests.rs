@@ -1,0 +1,88 @@
+//! The collector over a real folder, with a made-up clock and no sockets.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::client::{Agent, ClientType};
+use crate::dump_folder::DumpFolder;
+
+struct Scene {
+    folder: tempfile::TempDir,
+    collector: Collector,
+    tally: Tally,
+    now: Now,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (dumps, _) = DumpFolder::open(&folder.path().join("temp")).unwrap();
+        let settings = CollectorSettings {
+            flush_interval: Duration::from_secs(1),
+            flush_bytes: 65_536,
+            flush_total_bytes: 16 << 20,
+            min_free_bytes: 0,
+            reconnect_grace: Duration::from_secs(660),
+            session_idle: Duration::ZERO,
+            join_by_number: true,
+            sessions_max: 100_000,
+            waiting_sessions_max: 50_000,
+            sessions_per_connection_max: 256,
+            sessions_per_backend_connection_max: 100_000,
+            session_bytes_max: 1 << 30,
+            bad_requests_per_minute_max: 100,
+        };
+        let collector = Collector::new(settings, DumpStore::new(Arc::new(dumps), 16, None), None);
+        #[expect(clippy::disallowed_methods, reason = "an origin for made-up times")]
+        let now = Now { instant: Instant::now(), wall: SystemTime::now() };
+        Self { folder, collector, tally: Tally::default(), now }
+    }
+
+    fn feeder(&mut self, client: ClientType) -> Feeder {
+        let agent = Rc::new(Agent {
+            origin: "".into(),
+            user_agent: "".into(),
+            client_protocol: "".into(),
+            stats_format: "unsupported",
+            client_type: client.name(),
+        });
+        let info = self.collector.share(ConnectionInfo { path: "/".into(), agent, claims: None });
+        let connection = SlotId { index: 7, generation: 1 };
+        Feeder::new(connection, client, [192, 0, 2, 1].into(), info, None)
+    }
+
+    fn text(&mut self, feeder: &mut Feeder, text: &str) {
+        self.collector.text(feeder, text, &mut self.tally, self.now).unwrap();
+    }
+}
+
+/// Each session that cannot be written looks for the folder; none of them tries all the others again.
+#[test]
+fn many_sessions_are_held_while_the_folder_is_gone() {
+    const SESSIONS: usize = 4_000;
+    let mut scene = Scene::new();
+    let mut back_end = scene.feeder(ClientType::Jvb);
+    for n in 0..SESSIONS {
+        let request = format!(r#"{{"statsSessionId":"s{n}","type":"stats-entry","data":"[1]"}}"#);
+        scene.text(&mut back_end, &request);
+    }
+    // It cannot be created again either.
+    let path = scene.folder.path().join("temp");
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::write(&path, "in the way").unwrap();
+    scene.collector.leave(&mut back_end, Farewell::MayReturn, &mut scene.tally, scene.now);
+    assert_eq!(scene.collector.sessions().waiting_count(), SESSIONS, "all are held");
+    assert_eq!(scene.collector.refusal(), Some(crate::reasons::Refusal::DiskUnwritable));
+    scene.collector.check_folder(&mut scene.tally, scene.now);
+    assert_eq!(scene.collector.sessions().waiting_count(), SESSIONS);
+
+    std::fs::remove_file(&path).unwrap();
+    for _ in 0..=SESSIONS / FLUSHES_PER_TURN {
+        scene.collector.check_folder(&mut scene.tally, scene.now);
+    }
+    assert_eq!(scene.collector.sessions().waiting_count(), 0);
+    let mut effects = Vec::new();
+    scene.collector.take_effects(&mut effects);
+    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Finished(_))).count(), SESSIONS);
+    assert_eq!(scene.tally.session_errors, 0);
+}

@@ -1,0 +1,210 @@
+//! The watermarks of a session: which numbers were received, written, made durable, and which are to be acknowledged.
+//!
+//! Pure, and knows of the client's numbers alone. Rules: our contract, section 4; client: buffering, acknowledgement.
+
+use crate::numbering;
+
+/// One entry in so many is acknowledged as soon as it is durable. The client's buffer spans 1000 consecutive
+/// entries and shrinks only when an acknowledged number is found in it, so this must be well below 1000.
+const ENTRIES_PER_MILESTONE: u32 = 100;
+
+/// The watermarks of a session and what is to be acknowledged. All numbers are the client's entry numbers;
+/// 0 stands for none, and `received >= appended >= durable` always.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Highest number taken; duplicates are judged by it.
+    received: u64,
+    /// Highest number that is written to the dump.
+    appended: u64,
+    /// Highest number such that it and all before it are as safe as `dump.durability` promises.
+    durable: u64,
+    /// Numbers to be acknowledged once durable, in order of arrival. At most one per
+    /// [`ENTRIES_PER_MILESTONE`] entries and one per gap between two flushes.
+    milestones: Vec<u64>,
+    /// Newest durable number that may be acknowledged and is not yet; 0 = none.
+    newest: u64,
+    /// Newest appended number that may be acknowledged once it is durable; 0 = none.
+    newest_appended: u64,
+    /// Numbered entries since the last milestone.
+    since_milestone: u32,
+    /// Numbers that were skipped by the client, in all.
+    missing: u64,
+}
+
+/// How far a session was appended at some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    appended: u64,
+    /// The newest number up to there that may be acknowledged; 0 = none.
+    newest: u64,
+}
+
+/// What a number means for the session it arrived in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The next one, or the first one.
+    Next,
+    /// Numbers before it were never received: so many.
+    Gap(u64),
+    /// Taken before.
+    Duplicate,
+}
+
+impl Ledger {
+    /// Highest number taken.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Highest durable number: what a greeting carries.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// What `number` would mean now.
+    #[must_use]
+    pub fn judge(&self, number: u64) -> Verdict {
+        if number <= self.received {
+            Verdict::Duplicate
+        } else if self.received > 0 && number > self.received + 1 {
+            Verdict::Gap(number - self.received - 1)
+        } else {
+            Verdict::Next
+        }
+    }
+
+    /// Takes a new number. `line` is the entry's array, `previous` the last numbered one when it is not yet
+    /// durable: it ends the run before a gap and is acknowledged for itself.
+    pub(crate) fn take(&mut self, number: u64, line: &[u8], previous: Option<&[u8]>) -> Verdict {
+        let verdict = self.judge(number);
+        match verdict {
+            Verdict::Duplicate => {
+                if numbering::is_acknowledgeable(line) {
+                    if number <= self.durable {
+                        self.newest = number;
+                    } else if number <= self.appended {
+                        self.newest_appended = number;
+                    }
+                    self.count_towards_milestone(number, line);
+                }
+                return verdict;
+            }
+            Verdict::Gap(missing) => {
+                self.missing += missing;
+                let ends_run = previous.is_some_and(numbering::is_acknowledgeable);
+                if ends_run || self.newest == self.received || self.newest_appended == self.received {
+                    self.add_milestone(self.received);
+                }
+            }
+            Verdict::Next => {}
+        }
+        self.received = number;
+        self.count_towards_milestone(number, line);
+        verdict
+    }
+
+    fn count_towards_milestone(&mut self, number: u64, line: &[u8]) {
+        self.since_milestone += 1;
+        if self.since_milestone >= ENTRIES_PER_MILESTONE && numbering::is_acknowledgeable(line) {
+            self.add_milestone(number);
+            self.since_milestone = 0;
+        }
+    }
+
+    /// The end of a run before a gap may have been the hundredth entry, too.
+    fn add_milestone(&mut self, number: u64) {
+        if self.milestones.last() != Some(&number) {
+            self.milestones.push(number);
+        }
+    }
+
+    /// Everything received is written. `last` is the last numbered entry among what was written now.
+    pub(crate) fn append(&mut self, last: Option<&[u8]>) {
+        self.appended = self.received;
+        if last.is_some_and(numbering::is_acknowledgeable) {
+            self.newest_appended = self.received;
+        }
+    }
+
+    /// How far it is written now.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { appended: self.appended, newest: self.newest_appended }
+    }
+
+    /// What was written at `mark` is as safe as promised.
+    pub fn make_durable(&mut self, mark: Mark) {
+        self.durable = self.durable.max(mark.appended);
+        if mark.newest != 0 {
+            self.newest = mark.newest;
+        }
+        if self.newest_appended == mark.newest {
+            self.newest_appended = 0;
+        }
+    }
+
+    /// What was received but not written is lost; the client still has it.
+    pub(super) fn forget_unwritten(&mut self) {
+        self.received = self.appended;
+        self.restart_acknowledging();
+    }
+
+    /// What was written since the last good sync counts as lost; the client still has it.
+    pub fn forget_unsynced(&mut self) {
+        (self.received, self.appended) = (self.durable, self.durable);
+        self.restart_acknowledging();
+    }
+
+    /// Of a session that had come to `last`, as far as its dump says.
+    #[must_use]
+    pub fn recovered(last: u64) -> Self {
+        Self { received: last, appended: last, durable: last, ..Self::default() }
+    }
+
+    /// What is written may not be safe: nobody knows whether it was synced before the crash.
+    pub fn doubt(&mut self) {
+        self.durable = 0;
+        self.newest = 0;
+    }
+
+    /// A new connection: nothing is known of what its client still buffers.
+    pub(super) fn restart_acknowledging(&mut self) {
+        self.milestones = Vec::new();
+        (self.newest, self.newest_appended) = (0, 0);
+        self.since_milestone = 0;
+    }
+
+    /// Takes the acknowledgements that may be sent now, oldest first: every durable milestone and, when `with_newest`,
+    /// the newest number.
+    pub fn take_acknowledgements(&mut self, with_newest: bool, mut send: impl FnMut(u64)) {
+        let durable = self.durable;
+        let mut last = 0;
+        self.milestones.retain(|number| {
+            if *number <= durable {
+                last = *number;
+                send(*number);
+            }
+            *number > durable
+        });
+        if self.milestones.is_empty() {
+            self.milestones = Vec::new();
+        }
+        // Only the last entry of an append is looked at, so an older one may have been left here. Numbers never go back,
+        // and a newer one has just told the client all that this one could.
+        if self.newest <= last {
+            self.newest = 0;
+        }
+        if with_newest && self.newest != 0 && self.newest <= durable {
+            send(self.newest);
+            self.newest = 0;
+        }
+    }
+
+    /// Whether something durable waits to be acknowledged.
+    #[must_use]
+    pub fn has_unacknowledged(&self) -> bool {
+        self.newest != 0
+    }
+}

@@ -209,12 +209,12 @@ pub struct Collector {
     bytes_in_progress: u64,
     /// The last sign of life of the server before this one.
     last_heartbeat: Option<SystemTime>,
-    lines: Lines,
+    log_limits: LogLimits,
 }
 
 /// Bounds of the log lines that peers can cause, one per call site.
 #[derive(Debug)]
-struct Lines {
+struct LogLimits {
     resume: RateLimit,
     join: RateLimit,
     refused: RateLimit,
@@ -226,7 +226,7 @@ struct Lines {
     finish: RateLimit,
 }
 
-impl Lines {
+impl LogLimits {
     fn new() -> Self {
         let line = || RateLimit::new(LINES_PER_S, Duration::from_secs(1));
         Self {
@@ -267,7 +267,7 @@ impl Collector {
             entries: 0,
             bytes_in_progress: 0,
             last_heartbeat,
-            lines: Lines::new(),
+            log_limits: LogLimits::new(),
         }
     }
 
@@ -387,7 +387,7 @@ impl Collector {
         }
         if !matches!(arrival, Arrival::Fresh(_)) {
             limited!(
-                self.lines.resume,
+                self.log_limits.resume,
                 now.instant,
                 Level::Info,
                 "session.resume conn={} session={id}",
@@ -428,7 +428,7 @@ impl Collector {
         let Some(session) = self.sessions.find(key) else { return };
         let conn = member("conn", session.last_connection);
         limited!(
-            self.lines.wait,
+            self.log_limits.wait,
             now.instant,
             Level::Info,
             "session.wait{conn} session={} received={}",

@@ -102,7 +102,7 @@ impl Collector {
                 let (conn, id) = (member("conn", session.last_connection), &session.id);
                 let name = session.dump.as_ref().map_or("", |dump| &*dump.name);
                 limited!(
-                    self.lines.create,
+                    self.log_limits.create,
                     now.instant,
                     Level::Info,
                     "dump.create{conn} session={id} dump={name}"
@@ -176,7 +176,7 @@ impl Collector {
             (member("conn", session.last_connection), session.drop_lines(&mut self.slabs));
         tally.session_errors += 1;
         limited!(
-            self.lines.error,
+            self.log_limits.error,
             now.instant,
             Level::Error,
             "dump.error{conn} session={} err={} lost_bytes={lost_bytes}",

@@ -91,7 +91,7 @@ impl Collector {
         match self.dumps.finish(owner, dump, now.wall) {
             Ok(job) => {
                 limited!(
-                    self.lines.finish,
+                    self.log_limits.finish,
                     now.instant,
                     Level::Info,
                     "dump.finish{conn}{session} dump={name} bytes={size_bytes}"
@@ -108,7 +108,7 @@ impl Collector {
                 tally.session_errors += 1;
                 let err = value(format!("cannot finish: {cause}"));
                 limited!(
-                    self.lines.error,
+                    self.log_limits.error,
                     now.instant,
                     Level::Error,
                     "dump.error{conn}{session} dump={name} err={err}"

@@ -6,13 +6,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::QUEUE_KEPT;
 use crate::reactor::slots::SlotId;
 
 /// Sessions whose deadlines are as close as this are flushed together, at the last of them: so the loop wakes up once
 /// for all, and the next line of a client that sends one each interval goes into the same append.
 const FLUSH_GROUP: Duration = Duration::from_millis(20);
-/// Places in the queue that are kept when there is nothing in them.
-const QUEUE_KEPT: usize = 256;
 /// Sessions with gathered lines.
 #[derive(Debug, Default)]
 pub(super) struct FlushQueue {

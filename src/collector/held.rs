@@ -71,7 +71,7 @@ impl Collector {
         // Where they are gathered they would hold the lines of others in use.
         self.slabs.set_aside(&mut session.lines);
         limited!(
-            self.lines.error,
+            self.log_limits.error,
             now.instant,
             Level::Error,
             "dump.error{} session={} err={} held_bytes={}",

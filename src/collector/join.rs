@@ -70,7 +70,7 @@ impl Collector {
             tally.sessions_unjoined += 1;
             let (conn, id) = (feeder.connection, &session.id);
             limited!(
-                self.lines.join,
+                self.log_limits.join,
                 now.instant,
                 Level::Info,
                 "session.unjoined conn={conn} session={id} first={number}"
@@ -96,7 +96,7 @@ impl Collector {
         tally.sessions_joined.add_one(by);
         let joined = self.sessions.find(into)?;
         limited!(
-            self.lines.join,
+            self.log_limits.join,
             now.instant,
             Level::Info,
             "session.join conn={} session={} dump={} received={} first={number} by={}",

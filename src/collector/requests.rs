@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use log::Level;
 
-use super::{Collector, Ending, Feeder, Now};
+use super::{Collector, Ending, FLUSHES_PER_TURN, Feeder, Now};
 use crate::client::{ClientType, SessionId};
 use crate::limited;
 use crate::metrics::Tally;
@@ -141,7 +141,7 @@ impl Collector {
     ) -> Result<(), Ending> {
         tally.requests_refused.add_one(fault);
         limited!(
-            self.lines.refused,
+            self.log_limits.refused,
             now.instant,
             Level::Info,
             "request.refused conn={} reason={}",
@@ -254,7 +254,7 @@ impl Collector {
         tally.sessions_displaced += 1;
         if let Some(found) = self.sessions.find(session) {
             limited!(
-                self.lines.displaced,
+                self.log_limits.displaced,
                 now.instant,
                 Level::Warn,
                 "session.displaced conn={} session={} sessions_max={max}",
@@ -327,7 +327,7 @@ impl Collector {
         if let Verdict::Gap(missing) = verdict {
             tally.missing_entries += missing;
             limited!(
-                self.lines.gap,
+                self.log_limits.gap,
                 now.instant,
                 Level::Warn,
                 "session.gap conn={} session={} missing={missing}",
@@ -343,7 +343,11 @@ impl Collector {
             session.flush_pending = true;
             self.flush_queue.enqueue(key, now.instant + self.settings.flush_interval);
         }
-        while self.slabs.bytes_in_use() > self.settings.flush_total_bytes {
+        // A slab is free when the last of its lines is appended; the next entry goes on if these were not enough.
+        for _ in 0..FLUSHES_PER_TURN {
+            if self.slabs.bytes_in_use() <= self.settings.flush_total_bytes {
+                break;
+            }
             let Some(oldest) = self.flush_queue.take_oldest() else { break };
             self.flush_queued(oldest, tally, now);
         }

@@ -153,7 +153,7 @@ impl Reader<'_> {
         if self.text("tls.cert_path").is_empty() != self.text("tls.key_path").is_empty() {
             return Err(self.conflict("tls.cert_path", "tls.key_path", "set both, or none"));
         }
-        const AT_MOST: [(&str, &str, &str); 6] = [
+        const AT_MOST: [(&str, &str, &str); 7] = [
             (
                 "limits.message_bytes",
                 "limits.incomplete_bytes",
@@ -170,6 +170,7 @@ impl Reader<'_> {
                 "the first must not be above the second, or one message could exceed a whole session",
             ),
             ("dump.flush_bytes", "limits.session_bytes", "the first must not be above the second"),
+            ("dump.flush_bytes", "dump.flush_total_bytes", "the first must not be above the second"),
             (
                 "limits.connections_per_address",
                 "limits.connections",

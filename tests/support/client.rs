@@ -123,7 +123,7 @@ impl WsClient {
                 break answer;
             }
             let mut chunk = [0; 4096];
-            let count = stream.read(&mut chunk)?;
+            let count = read(&mut stream, &mut chunk)?;
             if count == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
@@ -164,7 +164,7 @@ impl WsClient {
                 return understood(frame);
             }
             let mut chunk = [0; 16 * 1024];
-            match self.stream.read(&mut chunk) {
+            match read(&mut self.stream, &mut chunk) {
                 Ok(0) => return Incoming::End,
                 Ok(count) => self.inbox.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Incoming::Reset,
@@ -274,5 +274,15 @@ fn understood(frame: Frame) -> Incoming {
             None => Incoming::Close { code: None, reason: String::new() },
         },
         opcode => panic!("the server sent opcode {opcode:#x}"),
+    }
+}
+
+/// A read of a socket with a timeout does not go on by itself behind a signal or a stop of the machine.
+fn read(stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(into) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }

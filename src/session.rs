@@ -7,7 +7,7 @@
 //!
 //! Rules: our contract, sections 4 and 7; client: buffering, acknowledgement, reconnect.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -504,7 +504,7 @@ impl Sessions {
             self.rooms.leave(kin, session);
         }
         if last > 0 {
-            self.remember(id, last, by_client, now);
+            self.remember(id, session, last, by_client, now);
         }
         self.queue_waiting(session, deadline);
     }
@@ -538,7 +538,7 @@ impl Sessions {
         let found = self.forget(session)?;
         // One that was held is remembered since then.
         if found.is_numbered() && !found.is_held() {
-            self.remember(found.id.clone(), found.ledger.received(), by_client, now);
+            self.remember(found.id.clone(), session, found.ledger.received(), by_client, now);
         }
         Some(found)
     }
@@ -553,7 +553,7 @@ impl Sessions {
         now: Instant,
     ) {
         let until = now + rest.min(self.grace);
-        self.ended.remember(id, Ended { last, by_client, until }, now);
+        self.ended.remember(id, Ended { last, by_client, until, session: None }, now);
     }
 
     /// The ended ids that are remembered, with last number, whether their client ended them, and until when.
@@ -561,8 +561,21 @@ impl Sessions {
         self.ended.all().map(|(id, ended)| (id, ended.last, ended.by_client, ended.until))
     }
 
-    fn remember(&mut self, id: SessionId, last: u64, by_client: bool, now: Instant) {
-        self.ended.remember(id, Ended { last, by_client, until: now + self.grace }, now);
+    fn remember(&mut self, id: SessionId, session: SlotId, last: u64, by_client: bool, now: Instant) {
+        let until = now + self.grace;
+        self.ended.remember(id, Ended { last, by_client, until, session: Some(session) }, now);
+    }
+
+    /// These sessions have ended, or what they continue has, and nobody knows how far that is safe: who comes back begins
+    /// anew. Whether any of it was remembered.
+    pub fn forget_ended(&mut self, sessions: &BTreeSet<SlotId>) -> bool {
+        let mut any = self.ended.forget_sessions(sessions);
+        for session in sessions {
+            if let Some(found) = self.slots.find(*session) {
+                any |= self.ended.forget(&found.id);
+            }
+        }
+        any
     }
 }
 

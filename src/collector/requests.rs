@@ -12,7 +12,7 @@ use crate::protocol::usual::UsualEntry;
 use crate::protocol::{self, Request, RequestType};
 use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, RequestFault};
-use crate::session::{State, Verdict};
+use crate::session::{Session, State, Verdict};
 
 /// A session with lines in so many pieces is appended at once: the kernel takes 1024 parts in one write.
 const PIECES_MAX: usize = 1000;
@@ -207,14 +207,32 @@ impl Collector {
         let Some(session) = feeder.carried.find(id, &self.sessions) else {
             let is_gone = feeder.carried.is_only_gone(&self.sessions);
             let is_by_url = feeder.url_id.as_ref().is_some_and(|by_url| by_url.as_str() == id);
-            return if is_gone && is_by_url { Meaning::Lost(Ending::storage()) } else { Meaning::Nothing };
+            return match (is_by_url, is_gone) {
+                (true, true) => Meaning::Lost(Ending::storage()),
+                (true, false) if self.has_moved_on(feeder) => {
+                    Meaning::Lost(Ending::plain(CloseReason::MovedOn))
+                }
+                (true | false, _) => Meaning::Nothing,
+            };
         };
-        match self.sessions.find(session).map(|found| found.state) {
-            Some(State::Open(connection)) if connection == feeder.connection => Meaning::Live(session),
-            Some(State::Open(_)) => Meaning::Lost(Ending::plain(CloseReason::Replaced)),
-            Some(State::Waiting { .. }) => Meaning::Lost(Ending::storage()),
-            Some(State::Held { .. }) | None => Meaning::Nothing,
+        let Some(found) = self.sessions.find(session) else { return Meaning::Nothing };
+        match found.state {
+            State::Open(connection) if connection == feeder.connection => Meaning::Live(session),
+            State::Open(_) if found.id.as_str() == id => Meaning::Lost(Ending::plain(CloseReason::Replaced)),
+            State::Open(_) => Meaning::Lost(Ending::plain(CloseReason::MovedOn)),
+            State::Waiting { .. } => Meaning::Lost(Ending::storage()),
+            State::Held { .. } => Meaning::Nothing,
         }
+    }
+
+    /// Whether the session of the URL goes on under another id, on another connection.
+    fn has_moved_on(&self, feeder: &Feeder) -> bool {
+        let is_elsewhere = |session: &Session| {
+            session.is_of_url
+                && matches!(session.state, State::Open(connection) if connection != feeder.connection)
+        };
+        let carried = feeder.carried.all();
+        carried.into_iter().filter_map(|key| self.sessions.find(key)).any(is_elsewhere)
     }
 
     /// Opens a session of `id` on this connection.

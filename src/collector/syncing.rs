@@ -30,15 +30,22 @@ impl Collector {
             None => {}
             Some(Ok(())) => {
                 for (key, mark) in durability.commit.end() {
-                    if let Some(session) = self.sessions.find_mut(key) {
-                        session.ledger.make_durable(mark);
-                        self.acknowledge(key, tally, now);
+                    let Some(session) = self.sessions.find_mut(key) else { continue };
+                    // What was removed meanwhile was synced all the same.
+                    if session.dump.as_ref().is_some_and(|dump| !self.dumps.is_there(dump)) {
+                        self.dump_removed(key, tally);
+                        continue;
                     }
+                    session.ledger.make_durable(mark);
+                    self.acknowledge(key, tally, now);
                 }
             }
             Some(Err(cause)) => {
                 let lost = durability.commit.fail();
                 error!("dump.error err={} sessions={}", value(format!("cannot sync: {cause}")), lost.len());
+                if self.sessions.forget_ended(&lost) {
+                    self.rewrite_journal(now);
+                }
                 lost.into_iter().for_each(|key| self.sync_failed(key, tally, now));
             }
         }
@@ -67,8 +74,9 @@ impl Collector {
             }
         }
         let Some(session) = self.sessions.find_mut(key) else { return };
+        let must_return = session.must_return();
         session.ledger.forget_unsynced();
-        let (was_numbered, must_return) = (session.is_numbered(), session.must_return());
+        let was_numbered = session.is_numbered();
         if let State::Open(connection) = session.state {
             self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
         }

@@ -86,3 +86,39 @@ fn many_sessions_are_held_while_the_folder_is_gone() {
     assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Finished(_))).count(), SESSIONS);
     assert_eq!(scene.tally.session_errors, 0);
 }
+
+/// A session that was proven to be the rest of one whose old connection still looks alive: what comes there late is part of
+/// neither dump.
+#[test]
+fn what_comes_on_the_old_connection_of_a_joined_session_is_not_taken() {
+    let mut scene = Scene::new();
+    let arrive = |scene: &mut Scene, index: u32, id: &str, is_reconnect: bool| {
+        let mut feeder = scene.feeder(ClientType::Rtcstats);
+        feeder.connection = SlotId { index, generation: 1 };
+        feeder.url_id = SessionId::parse(id);
+        scene.collector.arrive(&mut feeder, is_reconnect, &mut scene.tally, scene.now).unwrap();
+        feeder
+    };
+    let entry = |id: &str, number: u32| {
+        let line = match number {
+            1 => r#"[\"identity\",null,{\"parentStatsSessionId\":\"p\"},1700000000000,1]"#.to_owned(),
+            _ => format!(r#"[\"t\",null,{{\"n\":{number}}},1700000000000,{number}]"#),
+        };
+        format!(r#"{{"statsSessionId":"{id}","type":"stats-entry","data":"{line}"}}"#)
+    };
+    let mut old = arrive(&mut scene, 1, "old", false);
+    for number in 1..=10 {
+        scene.text(&mut old, &entry("old", number));
+    }
+    scene.now.instant += Duration::from_secs(2);
+    scene.collector.tick(&mut scene.tally, scene.now);
+    let mut new = arrive(&mut scene, 2, "new", true);
+    scene.text(&mut new, &entry("new", 5));
+    assert_eq!(scene.collector.sessions().open_count(), 1, "joined by proof");
+
+    let late = scene.collector.text(&mut old, &entry("old", 11), &mut scene.tally, scene.now);
+    assert_eq!(late.unwrap_err().reason, CloseReason::MovedOn);
+    assert_eq!(scene.collector.sessions().open_count(), 1, "nothing was opened for it");
+    scene.text(&mut new, &entry("new", 11));
+    assert_eq!(scene.tally.missing_entries, 0);
+}

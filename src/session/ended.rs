@@ -3,10 +3,11 @@
 //! A client that comes late goes on behind the last number, and one that had said good-bye is told to stop. Bounded by
 //! number: the oldest is forgotten first, and its client, if it comes at all, fills a second dump.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use crate::client::SessionId;
+use crate::reactor::slots::SlotId;
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,8 @@ pub(super) struct Ended {
     pub(super) by_client: bool,
     /// How long it is remembered.
     pub(super) until: Instant,
+    /// Which session it was, unless that was before a restart.
+    pub(super) session: Option<SlotId>,
 }
 
 /// Ids of sessions that have ended.
@@ -53,6 +56,19 @@ impl EndedIds {
         }
         self.order.push_back((ended.until, id.clone()));
         self.by_id.insert(id, ended);
+    }
+
+    /// Forgets how `id` ended; whether it was known.
+    pub(super) fn forget(&mut self, id: &SessionId) -> bool {
+        // Its place in the order is known to be stale by then.
+        self.by_id.remove(id).is_some()
+    }
+
+    /// Forgets how these sessions ended; whether any of them was known.
+    pub(super) fn forget_sessions(&mut self, sessions: &BTreeSet<SlotId>) -> bool {
+        let before = self.by_id.len();
+        self.by_id.retain(|_, ended| ended.session.is_none_or(|session| !sessions.contains(&session)));
+        self.by_id.len() < before
     }
 
     /// Gives memory back that a crowd of them needed.

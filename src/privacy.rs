@@ -16,16 +16,18 @@
 //! | `2001:db8:1:0:0:0:0:7:443` (old Java), `host:2001:db8:1::7` | `[2001:db8:1::]:443`, `host:[2001:db8:1::]` |
 //! | `::ffff:203.0.113.77`, `::ffff:cb00:714d` | `::ffff:203.0.113.0` |
 //! | `2002:cb00:714d::1` (6to4, an IPv4 address inside) | `2002:cb00:7100::` |
-//! | `127.0.0.1`, `0.0.0.0`, `::1`, `::`, `::ffff:7f00:1` | stay: they are nobody's |
-//! | IPv6 that begins with one or two digits, but for `64:ff9b::/96` and `::` before an IPv4 address | stays: a time, or bytes |
+//! | `127.0.0.0/8`, `0.0.0.0/8`, `::1`, `::`, `::ffff:7f00:1` | stay: they are nobody's |
+//! | IPv6 that begins with one or two digits, but for `64:ff9b:` and `::` before an IPv4 address | stays: a time, or bytes |
 //! | names that end in `.local` (mDNS), `x.x.x.x` and what else clients have masked | stay |
 //! | fingerprints, times, numbers with more or fewer than four parts | stay |
 //! | `Name/1.2.3.4` under a key that ends in `userAgent`, `1.2.3.4` under one that ends in `version` | stay |
 //!
 //! Escapes are seen through: `\n203.0.113.7` and `%2F203.0.113.7` begin a word at the digit, `203\u002e0.113.7` is an address, and
-//! so are `2001%3Adb8%3A%3A7` and `2001%253Adb8%253A%253A7`. What is not recognised is listed in the docs.
+//! so are `2001%3Adb8%3A%3A7` and `2001%253Adb8%253A%253A7`; `\u001b[32m203.0.113.7`, a colour of a terminal, begins a word behind
+//! the letter. What is not recognised is listed in the docs, and so is what is cut and is no address.
 //! What is cut is still an address of its family and stays as it is when it is cut again. A line that is JSON is JSON of the
-//! same shape afterwards: two dots or two colons between digits stand inside strings only.
+//! same shape afterwards: two dots or two colons between digits stand inside strings only. Members of an object whose names are
+//! addresses can have equal names then.
 //! Rules: ours; docs/configuration.md, "Addresses in the archive". Sources of the forms: RFC 4291 2.2, RFC 3056 2.
 
 use std::convert::Infallible;
@@ -165,10 +167,10 @@ fn append_to(to: &mut Vec<u8>) -> impl FnMut(&[u8]) -> Result<(), Infallible> {
 /// product of a user agent holds; without one, behind the last that no address and no escape holds. A quarter of a MiB without any of
 /// these is no text of people or programs; it is divided where it is full.
 fn end_of_piece(bytes: &[u8]) -> usize {
-    let may_be_address = |byte: u8| byte.is_ascii_alphanumeric() || b".:%\\".contains(&byte);
+    let may_be_held = |byte: u8| byte.is_ascii_alphanumeric() || b".:%\\\x1b[;".contains(&byte);
     memchr::memrchr(b'\n', bytes)
-        .or_else(|| bytes.iter().rposition(|byte| b"\r ,;{}".contains(byte)))
-        .or_else(|| bytes.iter().rposition(|byte| !may_be_address(*byte)))
+        .or_else(|| bytes.iter().rposition(|byte| b"\r ,{}".contains(byte)))
+        .or_else(|| bytes.iter().rposition(|byte| !may_be_held(*byte)))
         .map_or(bytes.len(), |at| at + 1)
 }
 

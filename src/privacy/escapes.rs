@@ -1,8 +1,9 @@
-//! Escapes of JSON and of URLs, masked for the scanner.
+//! Escapes of JSON, of URLs and of terminals, masked for the scanner.
 //!
 //! Owns what an escape is and what it stands for. Never changes the text: it makes a copy, as long as the text, in which each
 //! escape of a character of an address is this character, and every other one ends a word.
-//! Rules: RFC 8259 7, RFC 3986 2.1; ours for escapes of escapes, which JSON inside strings and URLs inside URLs have.
+//! Rules: RFC 8259 7, RFC 3986 2.1, ECMA-48 5.4; ours for escapes of escapes, which JSON inside strings and URLs inside URLs
+//! have.
 
 use super::address::{self, V4_BYTES_MAX};
 use super::{end_of, looked_at};
@@ -12,9 +13,16 @@ pub(super) const FILLER: u8 = 0xff;
 /// In the view: part of another escape, or a byte that looks like a filler and is none. Ends a word. No byte of UTF-8.
 pub(super) const BORDER: u8 = 0xfe;
 
+/// As an escape has it.
+const BACKSLASH: u16 = 0x5c;
+/// What the sequences of terminals begin with.
+const ESC: u8 = 0x1b;
+/// Digits and semicolons in such a sequence, at most: `38;2;255;255;255` has as many.
+const SEQUENCE_BYTES_MAX: usize = 16;
+
 /// The view of `text`: itself, or a copy in `memory` when it has escapes.
 pub(super) fn masked<'a>(text: &'a [u8], memory: &'a mut Vec<u8>) -> &'a [u8] {
-    if memchr::memchr3(b'\\', b'%', FILLER, text).is_none() {
+    if memchr::memchr3(b'\\', b'%', FILLER, text).is_none() && memchr::memchr(ESC, text).is_none() {
         return text;
     }
     memory.clear();
@@ -36,11 +44,25 @@ pub(super) fn masked<'a>(text: &'a [u8], memory: &'a mut Vec<u8>) -> &'a [u8] {
         *first = meant.unwrap_or(BORDER);
         rest.fill(if meant.is_some() { FILLER } else { BORDER });
     }
+    // Such a sequence shares no byte with the escapes above.
+    for at in memchr::memchr_iter(ESC, text) {
+        let end = end_of_sequence(text, at + 1);
+        memory.get_mut(at..end).unwrap_or_default().fill(BORDER);
+    }
     memory
 }
 
+/// Where the sequence of a terminal ends, a colour mostly, that has its ESC before `start`: `start`, if there is none.
+fn end_of_sequence(text: &[u8], start: usize) -> usize {
+    let Some(rest) = text.get(start..).and_then(|rest| rest.strip_prefix(b"[")) else { return start };
+    let is_parameter = |byte: &&u8| byte.is_ascii_digit() || **byte == b';';
+    let len = rest.iter().take(SEQUENCE_BYTES_MAX).take_while(is_parameter).count();
+    looked_at(len + 2);
+    if rest.get(len).is_some_and(u8::is_ascii_alphabetic) { start + len + 2 } else { start }
+}
+
 /// Where the escape with the `%` at `start` ends, and the character of an address that it stands for. The percent sign may be
-/// escaped itself, once or more often: `%253A`.
+/// escaped itself, once or more often: `%253A`. Behind a backslash, `%5C`, it goes on as an escape of JSON.
 ///
 /// An address may stand directly behind a `%` that escapes nothing. Digits that would be divided by an escape in front of them
 /// are left to it where only then they begin an address: `%10.1.2.3`, `%2001:db8::1`. Letters and digits are never escaped in a
@@ -57,7 +79,11 @@ fn url_escape(text: &[u8], start: usize) -> (usize, Option<u8>) {
     while digits < end && !begins_address(text, digits) {
         digits += 2;
     }
-    (digits, None)
+    if digits == last + 2 && pair == Some(BACKSLASH) {
+        behind_backslash(text, digits)
+    } else {
+        (digits, None)
+    }
 }
 
 /// Length of the `25` that `text` begins with: a percent sign that is escaped once for each.
@@ -105,18 +131,28 @@ fn begins_with_colon(text: &[u8]) -> bool {
 /// Where the escape that begins at `start` ends, and the character of an address that it stands for. Before a quote, a slash or
 /// nothing that is known, it is only its backslashes.
 fn json_escape(text: &[u8], start: usize) -> (usize, Option<u8>) {
-    let letter = end_of(text, start, |byte| byte == b'\\');
-    match text.get(letter) {
-        Some(b'b' | b'f' | b'n' | b'r' | b't') => (letter + 1, None),
-        Some(b'u') => match text.get(letter + 1..letter + 5).and_then(hexadecimal) {
-            Some(unit) => {
-                let byte = u8::try_from(unit).ok();
-                let is_of_address = |byte: &u8| byte.is_ascii_hexdigit() || is_separator(*byte);
-                (letter + 5, byte.filter(is_of_address))
-            }
-            None => (letter, None),
-        },
-        Some(_) | None => (letter, None),
+    behind_backslash(text, end_of(text, start, |byte| byte == b'\\'))
+}
+
+/// The same for an escape with a backslash, which may be escaped itself, before `letter`.
+fn behind_backslash(text: &[u8], mut letter: usize) -> (usize, Option<u8>) {
+    loop {
+        match text.get(letter) {
+            Some(b'b' | b'f' | b'n' | b'r' | b't') => return (letter + 1, None),
+            Some(b'u') => {}
+            Some(_) | None => return (letter, None),
+        }
+        let Some(unit) = text.get(letter + 1..letter + 5).and_then(hexadecimal) else {
+            return (letter, None);
+        };
+        letter += 5;
+        if unit == u16::from(ESC) {
+            return (end_of_sequence(text, letter), None);
+        }
+        if unit != BACKSLASH {
+            let is_of_address = |byte: &u8| byte.is_ascii_hexdigit() || is_separator(*byte);
+            return (letter, u8::try_from(unit).ok().filter(is_of_address));
+        }
     }
 }
 

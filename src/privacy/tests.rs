@@ -160,8 +160,46 @@ fn escapes_hide_nothing() {
         (r"\", r"\"),
         (r"203.0.113.77\", r"203.0.113.0\"),
         (r"\u00 203.0.113.77", r"\u00 203.0.113.0"),
+        ("%5Cn203.0.113.77%5C%5Ct10.1.2.3", "%5Cn203.0.113.0%5C%5Ct10.1.2.0"),
+        ("%255Cn198.51.100.4 %25255cr10.1.2.3", "%255Cn198.51.100.0 %25255cr10.1.2.0"),
+        (r"\u005cn203.0.113.77\\u005Cr10.1.2.3", r"\u005cn203.0.113.0\\u005Cr10.1.2.0"),
+        (r"\u005cu005cn203.0.113.77 \u005c\u005cn10.1.2.3", r"\u005cu005cn203.0.113.0 \u005c\u005cn10.1.2.0"),
+        (r"%5Cu003d203.0.113.77 203%5Cu002e0.113.77", r"%5Cu003d203.0.113.0 203%5Cu002e0.113.0"),
+        (r"%5Cn2001:db8:1:2::9 \u005cn2001:db8:1:2::9", r"%5Cn2001:db8:1:: \u005cn2001:db8:1::"),
+        (r"%5C203.0.113.77 \u005c203.0.113.77", r"%5C203.0.113.0 \u005c203.0.113.0"),
+        (r"%5Cfe80::1c2d %5C2001:db8:1:2::9 %5c12:db8:1:2::9", r"%5Cfe80:: %5C2001:db8:1:: %5c12:db8:1::"),
     ] {
         assert_eq!(cut_text(text), expected, "{text}");
+    }
+}
+
+/// Log texts have them; `^` is an ESC, as JSON escapes it and as the byte.
+#[test]
+fn colours_hide_nothing() {
+    for (text, expected) in [
+        ("^[32m203.0.113.77^[0m", "^[32m203.0.113.0^[0m"),
+        ("^[1mfe80::1c2d^[22m", "^[1mfe80::^[22m"),
+        ("^[32m2001:db8:1:2::9^[0m", "^[32m2001:db8:1::^[0m"),
+        ("^[0m^[1;38;5;208m203.0.113.77:443^[m", "^[0m^[1;38;5;208m203.0.113.0:443^[m"),
+        ("^[m203.0.113.77 ^[2K203.0.113.77", "^[m203.0.113.0 ^[2K203.0.113.0"),
+        ("^[1;38;2;255;255;0m203.0.113.77", "^[1;38;2;255;255;0m203.0.113.0"),
+        ("host:^[32m2001:db8:1:2:3:4:5:6^[0m:443", "host:^[32m2001:db8:1::^[0m:443"),
+        ("203.0.113.77^[0m203.0.113.99", "203.0.113.0^[0m203.0.113.0"),
+        // No such sequence.
+        ("^203.0.113.77 ^[203.0.113.77] ^[2001:db8:1:2::9]", "^203.0.113.0 ^[203.0.113.0] ^[2001:db8:1::]"),
+        ("^[ 203.0.113.77 ^[;203.0.113.77", "^[ 203.0.113.0 ^[;203.0.113.0"),
+        ("^[1;38;2;255;255;10m203.0.113.77", "^[1;38;2;255;255;10m203.0.113.77"),
+        ("[32m203.0.113.77 ^[", "[32m203.0.113.77 ^["),
+    ] {
+        for esc in [r"\u001b", r"\u001B", r"\\u001b", "\u{1b}", r"\u005cu001b"] {
+            check(&text.replace('^', esc), &expected.replace('^', esc));
+        }
+    }
+    // At the places where a line is divided that has no better ones.
+    let unit = "/\u{1b}[1;32m203.0.113.77";
+    for shift in 0..unit.len() {
+        let text = format!("{}{}", "x".repeat(shift), unit.repeat(PIECE_BYTES / unit.len() + 1));
+        assert!(!cut_text(&text).contains(".77"), "{shift}");
     }
 }
 
@@ -210,10 +248,20 @@ fn forms_that_are_not_recognised_stay() {
         &before_fingerprint,
         r"%32%30%33%2E0%2E113%2E77 203\u00252E0.113.77 203\x2e0.113.77 203&#46;0.113.77",
         "\u{ff12}\u{ff10}\u{ff13}.0.113.77 ",
+        r"%1B[32m203.0.113.77 %1B%5B32m203.0.113.77 \x1b[32m203.0.113.77 \033[32m203.0.113.77",
+        r"\u001b[?25l203.0.113.77 \u001b[00000000000000000m203.0.113.77",
     ] {
         check_stays(text);
     }
     check("77.113.0.203.in-addr.arpa", "77.113.0.0.in-addr.arpa");
+}
+
+/// What docs/configuration.md lists as cut wrongly, and what it says of names.
+#[test]
+fn what_is_no_address_is_cut_if_it_has_the_form() {
+    check("App/1.2.3.4 1.3.6.1 abc::def", "App/1.2.3.0 1.3.6.0 abc::");
+    check(r#"{"203.0.113.77":1,"203.0.113.99":2}"#, r#"{"203.0.113.0":1,"203.0.113.0":2}"#);
+    check_stays("127.1.2.3 0.1.2.3");
 }
 
 /// The exemption of versions is no way around for anything else in the same text.
@@ -372,6 +420,18 @@ fn runs_are_looked_at_once() {
         "\\\\",
         "\\n",
         "\\\"",
+        "\u{1b}",
+        "\u{1b}[",
+        "\u{1b}[0000000000000000",
+        "\u{1b}[32m1.2.3.4",
+        "\\u001b[1;1;1;1;1;1;1;1",
+        "\\u001b[1m",
+        "\\u005c",
+        "u005c",
+        "%5C",
+        "%5Cn",
+        "%5Cu005c",
+        "%255Cu",
         "\"version\":\"1.2.3.4",
         "\"A/1.2.3.4,",
         "A/1.2.3.4",
@@ -402,6 +462,9 @@ fn long_parts_are_looked_at_once() {
         ("1.", ":123"),
         (".", ":123"),
         (":", "1.1.1.1.."),
+        ("0;", "\u{1b}["),
+        ("u005c", "%5C"),
+        ("u005c", "\\"),
     ] {
         let (long_text, many_text) =
             (long.repeat(PIECE_BYTES / 2 / long.len()), many.repeat(PIECE_BYTES / 3 / many.len()));
@@ -519,7 +582,7 @@ proptest! {
     fn any_bytes_are_taken(bytes in prop::collection::vec(
         prop_oneof![
             Just(b'.'), Just(b':'), Just(b'\\'), Just(b'%'), Just(b'"'), Just(b'\n'), Just(b'/'), Just(b'u'), Just(b'0'),
-            Just(b'1'), Just(b'2'), Just(b'a'), Just(b'3'), any::<u8>(),
+            Just(b'1'), Just(b'2'), Just(b'a'), Just(b'3'), Just(0x1b), Just(b'['), any::<u8>(),
         ],
         0..300,
     )) {

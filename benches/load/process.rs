@@ -123,11 +123,12 @@ impl Subject {
         let mut cpu = Cpu::default();
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let task = task?.path();
-            let schedule = fs::read_to_string(task.join("schedstat"))?;
+            // A thread that ends while it is looked at has had next to nothing.
+            let Ok(schedule) = fs::read_to_string(task.join("schedstat")) else { continue };
             let mut numbers = schedule.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
             let (running, waiting) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
             cpu.waiting_ns += waiting;
-            if fs::read_to_string(task.join("comm"))?.starts_with("worker") {
+            if fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("worker")) {
                 cpu.workers_ns += running;
             } else {
                 cpu.receiving_ns += running;

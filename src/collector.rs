@@ -366,7 +366,10 @@ impl Collector {
     ) -> Result<u64, Ending> {
         let Some(id) = feeder.url_id.clone() else { return Ok(0) };
         self.recover_before_scan(&id, tally, now);
-        self.give_up_removed(&id, tally);
+        // The greeting names what is in the dump, so the dump must be there.
+        if let Some(known) = self.sessions.under(&id) {
+            self.give_up_removed(known, tally);
+        }
         let arrival = self.sessions.arrive(feeder.connection, &id, is_reconnect, &feeder.info, now.instant);
         let session = match arrival {
             Arrival::Ended => return Err(Ending::plain(CloseReason::EndedByClient)),
@@ -384,8 +387,7 @@ impl Collector {
         feeder.carried.add(session, &self.sessions);
         if matches!(arrival, Arrival::Fresh(_)) {
             self.doubt(session);
-        }
-        if !matches!(arrival, Arrival::Fresh(_)) {
+        } else {
             limited!(
                 self.log_limits.resume,
                 now.instant,
@@ -402,13 +404,14 @@ impl Collector {
         }
     }
 
-    /// The greeting names what is in the dump, so the dump must be there.
-    fn give_up_removed(&mut self, id: &SessionId, tally: &mut Tally) {
-        let Some(key) = self.sessions.under(id) else { return };
+    /// Gives a session up if its dump was removed; whether it was.
+    fn give_up_removed(&mut self, key: SlotId, tally: &mut Tally) -> bool {
         let dump = self.sessions.find(key).and_then(|session| session.dump.as_ref());
-        if dump.is_some_and(|dump| !self.dumps.is_there(dump)) {
+        let is_removed = dump.is_some_and(|dump| !self.dumps.is_there(dump));
+        if is_removed {
             self.dump_removed(key, tally);
         }
+        is_removed
     }
 
     /// A connection ended: its sessions wait for their clients or are finished.
@@ -467,10 +470,7 @@ impl Collector {
             if let Some(session) = self.sessions.find_mut(key) {
                 session.acknowledge_pending = false;
                 // It was written a while ago.
-                let is_gone = session.dump.as_ref().is_some_and(|dump| !self.dumps.is_there(dump));
-                if is_gone {
-                    self.dump_removed(key, tally);
-                } else {
+                if !self.give_up_removed(key, tally) {
                     self.acknowledge(key, tally, now);
                 }
             }
@@ -504,9 +504,7 @@ impl Collector {
         self.flush_queue.shrink();
         self.slabs.shrink();
         debug_assert_eq!(self.slabs.live_bytes(), self.count_gathered(), "all sessions together");
-        if self.acknowledge_queue.len() < self.acknowledge_queue.capacity() / 8 {
-            self.acknowledge_queue.shrink_to(QUEUE_KEPT);
-        }
+        shrink_queue(&mut self.acknowledge_queue);
         self.held.shrink();
         self.sessions.shrink();
     }
@@ -514,6 +512,13 @@ impl Collector {
     fn count_gathered(&self) -> usize {
         let found = self.sessions.all().into_iter().filter_map(|key| self.sessions.find(key));
         found.map(|session| session.lines.bytes()).sum()
+    }
+}
+
+/// Gives memory back that a crowd in a queue needed.
+fn shrink_queue<T>(queue: &mut VecDeque<T>) {
+    if queue.len() < queue.capacity() / 8 {
+        queue.shrink_to(QUEUE_KEPT);
     }
 }
 

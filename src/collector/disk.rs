@@ -97,10 +97,7 @@ impl Collector {
                 self.disk.is_folder_lost = false;
                 error!("disk.recreated: the dump folder was removed and is created again");
                 for key in self.sessions.all() {
-                    let dump = self.sessions.find(key).and_then(|session| session.dump.as_ref());
-                    if dump.is_some_and(|dump| !self.dumps.is_there(dump)) {
-                        self.dump_removed(key, tally);
-                    }
+                    self.give_up_removed(key, tally);
                 }
             }
             Err(cause) => {

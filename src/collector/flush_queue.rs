@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::QUEUE_KEPT;
+use super::shrink_queue;
 use crate::reactor::slots::SlotId;
 
 /// Sessions whose deadlines are as close as this are flushed together, at the last of them: so the loop wakes up once
@@ -45,8 +45,6 @@ impl FlushQueue {
 
     /// Gives memory back that a crowd of sessions needed.
     pub(super) fn shrink(&mut self) {
-        if self.queue.len() < self.queue.capacity() / 8 {
-            self.queue.shrink_to(QUEUE_KEPT);
-        }
+        shrink_queue(&mut self.queue);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::{Collector, FLUSHES_PER_TURN, Now, QUEUE_KEPT};
+use super::{Collector, FLUSHES_PER_TURN, Now, shrink_queue};
 use crate::dump::AppendError;
 use crate::limited;
 use crate::logging::{chain, member, value};
@@ -35,9 +35,7 @@ pub(super) struct HeldSessions {
 impl HeldSessions {
     /// Gives memory back that a crowd of them needed.
     pub(super) fn shrink(&mut self) {
-        if self.sessions.len() < self.sessions.capacity() / 8 {
-            self.sessions.shrink_to(QUEUE_KEPT);
-        }
+        shrink_queue(&mut self.sessions);
     }
 }
 

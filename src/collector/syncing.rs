@@ -30,14 +30,12 @@ impl Collector {
             None => {}
             Some(Ok(())) => {
                 for (key, mark) in durability.commit.end() {
-                    let Some(session) = self.sessions.find_mut(key) else { continue };
                     // What was removed meanwhile was synced all the same.
-                    if session.dump.as_ref().is_some_and(|dump| !self.dumps.is_there(dump)) {
-                        self.dump_removed(key, tally);
-                        continue;
+                    self.give_up_removed(key, tally);
+                    if let Some(session) = self.sessions.find_mut(key) {
+                        session.ledger.make_durable(mark);
+                        self.acknowledge(key, tally, now);
                     }
-                    session.ledger.make_durable(mark);
-                    self.acknowledge(key, tally, now);
                 }
             }
             Some(Err(cause)) => {

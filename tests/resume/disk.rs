@@ -312,13 +312,23 @@ fn a_session_that_waits_holds_nothing() {
     session.expect_archived(&server, 150);
 }
 
-/// Lines that are held do not outlive the server. It tries once more, and says what is lost.
-#[test]
-fn what_is_held_is_tried_once_more_at_the_stop() {
+/// A server that holds the last lines of a session, because its disk is full.
+struct Held {
+    _disk: Tmpfs,
+    server: TestServer,
+    session: Session,
+    /// What fills the disk.
+    filler: PathBuf,
+    /// The log line that tells of what is held.
+    line: String,
+}
+
+/// A session with 100 entries in its dump, and 300 held since its client ended it; `None` where no disk can be mounted.
+fn hold(name: &str) -> Option<Held> {
     let settings = scaled().set("sessions.reconnect_grace_s", 60).set("dump.flush_interval_ms", 1_000);
-    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
+    let disk = Tmpfs::mount(&settings, "8m")?;
     let server = settings.start();
-    let session = Session::new("held");
+    let session = Session::new(name);
     let mut socket = session.connect(&server, 0);
     (1..=100).for_each(|number| session.send(&mut socket, number));
     assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
@@ -326,6 +336,13 @@ fn what_is_held_is_tried_once_more_at_the_stop() {
     socket.send_bytes(&[session.messages(101..=400), frames::close(Some(3001), "")].concat());
     socket.expect_close(3001);
     let line = server.expect_log("held_bytes=");
+    Some(Held { _disk: disk, server, session, filler, line })
+}
+
+/// Lines that are held do not outlive the server. It tries once more, and says what is lost.
+#[test]
+fn what_is_held_is_tried_once_more_at_the_stop() {
+    let Some(Held { _disk, server, session, filler, line }) = hold("held") else { return };
     let held = line.rsplit_once("held_bytes=").unwrap().1.to_owned();
     let settings = server.settings();
     let exit = server.stop();
@@ -340,17 +357,7 @@ fn what_is_held_is_tried_once_more_at_the_stop() {
 /// Lines are not held for a dump that is not there any more.
 #[test]
 fn a_dump_that_is_removed_takes_along_what_is_held_of_it() {
-    let settings = scaled().set("sessions.reconnect_grace_s", 60).set("dump.flush_interval_ms", 1_000);
-    let Some(_disk) = Tmpfs::mount(&settings, "8m") else { return };
-    let server = settings.start();
-    let session = Session::new("removed");
-    let mut socket = session.connect(&server, 0);
-    (1..=100).for_each(|number| session.send(&mut socket, number));
-    assert_eq!(socket.expect_text(), r#"{"type":"sn","body":{"value":100}}"#);
-    let filler = fill(&server.dump_path(""), 0);
-    socket.send_bytes(&[session.messages(101..=400), frames::close(Some(3001), "")].concat());
-    socket.expect_close(3001);
-    server.expect_log("held_bytes=");
+    let Some(Held { _disk, server, session: _, filler, line: _ }) = hold("removed") else { return };
     std::fs::remove_file(server.dump_path("removed")).unwrap();
     std::fs::remove_file(filler).unwrap();
     server.wait_for_metric("rtcstats_dumps_removed_total", 1.0);

@@ -28,10 +28,11 @@ mod mix;
 #[allow(dead_code, reason = "shared with the tests")]
 mod rng;
 
+use rtcstats_server::moment::Moment;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use mix::{Identity, Mix};
 use rng::Rng;
@@ -119,7 +120,7 @@ fn main() {
     let mut tally = Tally::default();
     let mix = Mix::generate(&mut Rng::new(1));
     let mut rng = Rng::new(2);
-    let mut now = Now { instant: Instant::now(), wall: SystemTime::UNIX_EPOCH };
+    let mut now = Now { instant: Moment::at(1 << 40), wall: SystemTime::UNIX_EPOCH };
     let mut finished = 0;
     for session in 0..rounds * SESSIONS_PER_ROUND {
         let id = SlotId { index: session as u32, generation: 1 };

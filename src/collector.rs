@@ -17,10 +17,11 @@
 //! `dump.flush_total_bytes` plus one message (`slabs`); what is held of clients that are gone by a number of its own (`held`); the
 //! effects by what one turn of the loop can cause.
 
+use crate::moment::Moment;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::{Level, error};
 
@@ -104,7 +105,7 @@ pub struct CollectorSettings {
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
     /// For intervals.
-    pub instant: Instant,
+    pub instant: Moment,
     /// For dates.
     pub wall: SystemTime,
 }
@@ -188,7 +189,7 @@ pub struct Collector {
     slabs: Slabs,
     /// Sessions with an unacknowledged number, by the time at which it is acknowledged at latest. One constant interval, so
     /// in order; at most one entry per session.
-    acknowledge_queue: VecDeque<(Instant, SlotId)>,
+    acknowledge_queue: VecDeque<(Moment, SlotId)>,
     effects: Vec<Effect>,
     /// What sessions were sent away for, and may meet again; bounded by number and time.
     refusals: Refusals,
@@ -490,7 +491,7 @@ impl Collector {
 
     /// When [`Collector::tick`] has something to do next.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub fn next_deadline(&self) -> Option<Moment> {
         let fronts = [
             self.flush_queue.next_deadline(),
             self.acknowledge_queue.front().map(|(deadline, _)| *deadline),

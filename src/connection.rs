@@ -8,9 +8,10 @@
 //! into one buffer shared by all connections.
 //! Rules: RFC 6455 5.5, 7; our contract, section 5.
 
+use crate::moment::Moment;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::Level;
 
@@ -205,9 +206,9 @@ pub struct Connection<S> {
     phase: Phase,
     outgoing: Outgoing,
     /// When the peer last gave a sign of life; while in the head phase, when it was accepted.
-    last_heard: Instant,
+    last_heard: Moment,
     /// When the current phase ends by itself.
-    deadline: Instant,
+    deadline: Moment,
     is_pinged: bool,
     is_counted_open: bool,
     /// For whom it counts in the limit of connections per address; the reactor gives it back at the end.
@@ -225,7 +226,7 @@ pub struct Connection<S> {
 impl<S: Transport> Connection<S> {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(id: SlotId, stream: S, peer: IpAddr, limits: &ConnectionLimits, now: Instant) -> Self {
+    pub fn new(id: SlotId, stream: S, peer: IpAddr, limits: &ConnectionLimits, now: Moment) -> Self {
         Self {
             id,
             stream,
@@ -269,7 +270,7 @@ impl<S: Transport> Connection<S> {
 
     /// When [`Connection::expire`] is to be called.
     #[must_use]
-    pub fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Moment {
         self.deadline
     }
 
@@ -554,7 +555,7 @@ impl<S: Transport> Connection<S> {
         );
     }
 
-    fn start_closing(&mut self, now: Instant) {
+    fn start_closing(&mut self, now: Moment) {
         self.phase = Phase::Closing { is_agreed: false, is_shut: false, drained_bytes: 0 };
         self.outgoing.late_pong = None;
         self.deadline = now + CLOSING_TIME;

@@ -4,8 +4,9 @@
 //! and trusted proxies are exempt from the limit per address, because they stand for many clients: a proxy's
 //! connection counts for the client that it names, see [`crate::address`].
 
+use crate::moment::Moment;
 use std::net::IpAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::address::{self, AddressCounts, AddressKey};
 use crate::auth::{Auth, Claims, Denied};
@@ -27,7 +28,7 @@ pub struct Gate {
 impl Gate {
     /// A gate nobody went through yet.
     #[must_use]
-    pub fn new(config: &Config, auth: Auth, now: Instant) -> Self {
+    pub fn new(config: &Config, auth: Auth, now: Moment) -> Self {
         let per_s = config.limits.handshakes_per_s_max;
         Self {
             handshakes: HandshakeBudget { per_s, left: per_s, refilled: now },
@@ -50,7 +51,7 @@ impl Gate {
     }
 
     /// Earns handshakes for the time that has passed.
-    pub fn refill(&mut self, now: Instant) {
+    pub fn refill(&mut self, now: Moment) {
         self.handshakes.refill(now);
     }
 
@@ -116,11 +117,11 @@ impl Gate {
 struct HandshakeBudget {
     per_s: u32,
     left: u32,
-    refilled: Instant,
+    refilled: Moment,
 }
 
 impl HandshakeBudget {
-    fn refill(&mut self, now: Instant) {
+    fn refill(&mut self, now: Moment) {
         let elapsed = now.saturating_duration_since(self.refilled);
         let earned = elapsed.as_secs_f64() * f64::from(self.per_s);
         #[expect(
@@ -140,17 +141,16 @@ impl HandshakeBudget {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "an origin for made-up times")]
 mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn gate(per_address: usize, handshakes_per_s: u32) -> (Gate, Instant) {
+    fn gate(per_address: usize, handshakes_per_s: u32) -> (Gate, Moment) {
         let mut config = Config::built_in();
         config.limits.connections_per_address_max = per_address;
         config.limits.handshakes_per_s_max = handshakes_per_s;
         config.server.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
-        let now = Instant::now();
+        let now = Moment::at(1 << 40);
         (Gate::new(&config, Auth::default(), now), now)
     }
 

@@ -59,6 +59,7 @@
 //! | pure, of the wire | [`protocol`], [`numbering`], [`rooms`], [`blocks`], [`reasons`] | serde | files, sockets, clock |
 //! | pure, of the dump | [`extract`], [`records`], [`privacy`], [`client`], [`jobs`] | serde | files, sockets, clock |
 //! | edges | [`config`], [`metrics`], [`logging`], [`signals`], [`systemd`], [`descriptors`], [`whole_sync`] | their one crate | each other |
+//! | all name it | [`moment`] | the clock | anything else |
 //!
 //! Arrows point down only; a lower module tells the upper one what happened through what it returns. The collector,
 //! which must tell of things that happen to other connections, returns them as
@@ -71,8 +72,8 @@
 //!   themselves.
 //! - Nothing on the loop blocks but what [`dump`] declares: appends into the page cache, one directory change at a
 //!   session's first append and at its end.
-//! - Time is a parameter. Only the reactor (twice a turn), the start ([`serve`]) and the worker, keeper and metrics threads read
-//!   a clock; nothing below them does.
+//! - Time is a parameter, a [`Moment`](moment::Moment) or a date. Only the reactor (twice a turn), the start ([`serve`]) and
+//!   the worker, keeper and metrics threads read a clock; nothing below them does.
 //! - Every queue, buffer, map and loop has a bound, named where it stands, and an answer when it is reached.
 //! - A peer's bytes never reach a panic, a path, a label or a log line unescaped. The one thing of a peer that names a
 //!   file is a [`SessionId`](client::SessionId).
@@ -113,6 +114,7 @@ pub mod jobs;
 pub mod leftovers;
 pub mod logging;
 pub mod metrics;
+pub mod moment;
 pub mod numbering;
 pub mod privacy;
 pub mod protocol;

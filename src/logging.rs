@@ -14,11 +14,12 @@
 mod json;
 mod text;
 
+use crate::moment::Moment;
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{
@@ -242,7 +243,7 @@ pub struct RateLimit {
     lines_max: u32,
     window: Duration,
     /// Start of the current window; `None` before the first line.
-    since: Option<Instant>,
+    since: Option<Moment>,
     /// Lines admitted in the current window; at most `lines_max`.
     admitted: u32,
     /// Lines that were not written since the last one that was.
@@ -259,7 +260,7 @@ impl RateLimit {
     /// Asks to write a line now. `Some` admits it and says how many were held back before it: print that
     /// behind the line.
     #[must_use]
-    pub fn admit(&mut self, now: Instant) -> Option<HeldBack> {
+    pub fn admit(&mut self, now: Moment) -> Option<HeldBack> {
         self.turn(now);
         if self.admitted < self.lines_max {
             self.admitted += 1;
@@ -273,12 +274,12 @@ impl RateLimit {
     /// What was held back in a window that is over and that no line has reported since; then it counts as
     /// reported. For a periodic look, so that the end of a flood is told even when nothing follows it.
     #[must_use]
-    pub fn overdue(&mut self, now: Instant) -> Option<HeldBack> {
+    pub fn overdue(&mut self, now: Moment) -> Option<HeldBack> {
         let is_over = self.since.is_some_and(|since| now.saturating_duration_since(since) >= self.window);
         (is_over && self.held_back > 0).then(|| HeldBack(std::mem::take(&mut self.held_back)))
     }
 
-    fn turn(&mut self, now: Instant) {
+    fn turn(&mut self, now: Moment) {
         let is_over = self.since.is_none_or(|since| now.saturating_duration_since(since) >= self.window);
         if is_over {
             self.since = Some(now);
@@ -334,9 +335,8 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of made-up times")]
     fn a_flood_is_counted_and_reported() {
-        let start = Instant::now();
+        let start = Moment::at(1 << 40);
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut limit = RateLimit::new(2, Duration::from_secs(10));
         assert_eq!(limit.overdue(at(0)), None);

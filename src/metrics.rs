@@ -21,7 +21,8 @@ pub mod sketch;
 pub mod summary;
 mod tally;
 
-use std::time::{Duration, Instant, SystemTime};
+use crate::moment::Moment;
+use std::time::{Duration, SystemTime};
 
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -169,11 +170,11 @@ impl Metrics {
     ///
     /// # Errors
     /// [`MetricsError::Register`] when the tables in this module contradict each other.
-    pub fn new(now: Instant, created: SystemTime) -> Result<Self, MetricsError> {
+    pub fn new(now: Moment, created: SystemTime) -> Result<Self, MetricsError> {
         Self::register(now, created).map_err(MetricsError::Register)
     }
 
-    fn register(now: Instant, created: SystemTime) -> prometheus::Result<Self> {
+    fn register(now: Moment, created: SystemTime) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let r = &registry;
         Process::register(r, created)?;
@@ -218,7 +219,7 @@ impl Metrics {
 
     /// Adds everything that the loop has counted, and zeroes the tally. Once a turn. Never waits: request
     /// sizes stay in the tally for the next turn while a scrape reads their summary.
-    pub fn publish(&self, tally: &mut Tally, now: Instant) {
+    pub fn publish(&self, tally: &mut Tally, now: Moment) {
         let mut errors = tally.connection_errors();
         take(&self.connection_errors, &mut errors);
         self.tally.take(tally);
@@ -254,7 +255,7 @@ impl Metrics {
     }
 
     /// A worker has finished a dump.
-    pub fn job_done(&self, report: &JobReport, now: Instant) {
+    pub fn job_done(&self, report: &JobReport, now: Moment) {
         self.jobs.done(report, now);
     }
 
@@ -298,7 +299,7 @@ impl Metrics {
     ///
     /// # Errors
     /// [`MetricsError::Encode`] when the text encoder refuses a family.
-    pub fn render(&self, now: Instant) -> Result<String, MetricsError> {
+    pub fn render(&self, now: Moment) -> Result<String, MetricsError> {
         self.windows.iter().for_each(|summary| summary.advance(now));
         TextEncoder::new().encode_to_string(&self.registry.gather()).map_err(MetricsError::Encode)
     }
@@ -328,7 +329,7 @@ struct JobMetrics {
 }
 
 impl JobMetrics {
-    fn register(r: &Registry, now: Instant) -> prometheus::Result<Self> {
+    fn register(r: &Registry, now: Moment) -> prometheus::Result<Self> {
         let summary = windowed(r, now);
         let errored = "number of files with errors during processing";
         let by_client = |client: ClientType| {
@@ -393,7 +394,7 @@ impl JobMetrics {
         })
     }
 
-    fn done(&self, report: &JobReport, now: Instant) {
+    fn done(&self, report: &JobReport, now: Moment) {
         if report.errored {
             self.count_error();
         } else {
@@ -514,6 +515,6 @@ impl LoopGauges {
 }
 
 /// Makes summaries with the window and the quantiles of the contract.
-fn windowed(r: &Registry, now: Instant) -> impl Fn(&str, &str) -> prometheus::Result<SharedSummary> {
+fn windowed(r: &Registry, now: Moment) -> impl Fn(&str, &str) -> prometheus::Result<SharedSummary> {
     move |name, help| SharedSummary::windowed(r, (name, help), WINDOW_QUANTILES, WINDOW, now)
 }

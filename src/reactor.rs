@@ -12,11 +12,12 @@ pub mod slots;
 pub mod socket;
 pub mod timers;
 
+use crate::moment::Moment;
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use log::{Level, info, warn};
 use mio::net::{TcpListener, TcpStream};
@@ -129,12 +130,12 @@ enum Flow {
     /// Stopping: nobody is let in.
     Draining {
         /// Until then peers may read our last bytes and close.
-        farewell: Instant,
+        farewell: Moment,
         /// Until then workers may go on.
-        deadline: Instant,
+        deadline: Moment,
     },
     /// Over; jobs that run may go on until then.
-    Stopped(Instant),
+    Stopped(Moment),
 }
 
 /// What the reactor is made of; whoever starts the server puts it together.
@@ -189,11 +190,11 @@ pub struct Reactor {
     accept_pending: bool,
     accept_warnings: RateLimit,
     /// No accept before this time: no descriptors were left.
-    accept_paused_until: Option<Instant>,
+    accept_paused_until: Option<Moment>,
     signals: Signals,
     supervisor: Supervisor,
     /// When the watchdog is to be fed next; with no watchdog, a housekeeping turn like any other.
-    watchdog_due: Instant,
+    watchdog_due: Moment,
     config: Config,
     limits: ConnectionLimits,
     shares: Shares,
@@ -221,7 +222,7 @@ pub struct Reactor {
     free_bytes: u64,
     /// How long the oldest finished dump had waited when it was last looked at.
     oldest_pending: Duration,
-    housekeeping_due: Instant,
+    housekeeping_due: Moment,
     more_due: bool,
     reload: Box<dyn FnMut() -> Option<Config>>,
     flow: Flow,
@@ -365,7 +366,7 @@ impl Reactor {
         let _ = rustix::event::poll(&mut watched, Some(&pause));
     }
 
-    fn next_deadline(&self, now: Instant) -> Option<Duration> {
+    fn next_deadline(&self, now: Moment) -> Option<Duration> {
         // A pause that is over must not wake us: what is waited for then is a connection that ends.
         let paused = self.accept_paused_until.filter(|until| self.accept_pending && *until > now);
         let instants = [
@@ -415,7 +416,7 @@ impl Reactor {
 
     /// While stopping, a listener of our own is still served: its backlog ends with us, so whoever comes is told (503)
     /// instead of left waiting. One that was passed is left to the next server.
-    fn may_accept(&self, now: Instant) -> bool {
+    fn may_accept(&self, now: Moment) -> bool {
         let is_served = match self.flow {
             Flow::Running => true,
             Flow::Draining { .. } => !self.is_listener_passed,
@@ -798,7 +799,7 @@ impl Reactor {
 #[must_use]
 fn clocks() -> Now {
     #[expect(clippy::disallowed_methods, reason = "the loop is the one place that reads the clocks")]
-    Now { instant: Instant::now(), wall: SystemTime::now() }
+    Now { instant: Moment::now(), wall: SystemTime::now() }
 }
 
 /// Whether accepting failed for a reason of that one connection, which is gone.

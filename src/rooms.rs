@@ -217,9 +217,10 @@ pub fn decide(number: u64, members: &[Member]) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use crate::moment::Moment;
     use std::collections::{BTreeMap, VecDeque};
     use std::rc::Rc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::auth::Claims;
@@ -361,11 +362,7 @@ mod tests {
     /// none when it is gone.
     #[test]
     fn a_session_is_in_one_room_at_most() {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "an Instant can be had from the clock only; tests add to it"
-        )]
-        let now = Instant::now();
+        let now = Moment::at(1 << 40);
         let mut sessions = Sessions::new(Duration::from_secs(600), 100, 100);
         let here = info("/room", "b", None);
         let kin = [1, 2].map(|host| sessions.kin_of(&here, [192, 0, 2, host].into()));
@@ -468,7 +465,7 @@ mod tests {
     }
 
     impl World {
-        fn take(&mut self, client: &mut Client, line: &str, now: Instant) {
+        fn take(&mut self, client: &mut Client, line: &str, now: Moment) {
             let (connection, mut key) = client.at.expect("connected");
             let kin = self.sessions.kin_of(&self.info, self.address);
             let session = self.sessions.find_mut(key).expect("open");
@@ -548,11 +545,7 @@ mod tests {
     /// Some clients in one room, behind one address, with one browser; connections break at any moment, and the server
     /// may learn of it late.
     fn play(seed: u64) -> (u64, u64, u64) {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "an Instant can be had from the clock only; tests add to it"
-        )]
-        let now = Instant::now();
+        let now = Moment::at(1 << 40);
         let mut dice = Dice(seed);
         let mut world = World {
             slabs: Slabs::default(),
@@ -625,7 +618,7 @@ mod tests {
     }
 
     /// The server learns that connections are gone.
-    fn notice(world: &mut World, half_open: &mut Vec<(SlotId, SlotId)>, now: Instant) {
+    fn notice(world: &mut World, half_open: &mut Vec<(SlotId, SlotId)>, now: Moment) {
         for (connection, key) in half_open.drain(..) {
             world.flush(key);
             if world.sessions.leave(key, connection, Farewell::MayReturn, now) == Departure::Finish {

@@ -3,10 +3,11 @@
 //! Everything that can fail at a start fails here, with one message, before the ready line. Order: the folder lock
 //! (so that a second server does no harm), sockets, threads, loop.
 
+use crate::moment::Moment;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use log::{error, info, warn};
 use mio::{Poll, Waker};
@@ -231,7 +232,7 @@ fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn clocks() -> (Instant, SystemTime) {
+fn clocks() -> (Moment, SystemTime) {
     #[expect(clippy::disallowed_methods, reason = "the start of the process is read once, here")]
-    (Instant::now(), SystemTime::now())
+    (Moment::now(), SystemTime::now())
 }

@@ -7,9 +7,10 @@
 //!
 //! Rules: our contract, sections 4 and 7; client: buffering, acknowledgement, reconnect.
 
+use crate::moment::Moment;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client::{ConnectionInfo, SessionId};
 use crate::dump::DumpFile;
@@ -39,12 +40,12 @@ pub enum State {
     /// Nobody does until its client comes back or `deadline` passes.
     Waiting {
         /// When it is finished without its client.
-        deadline: Instant,
+        deadline: Moment,
     },
     /// It has ended, and has last lines that could not be written. For its client and for everybody else it is finished.
     Held {
         /// When it is finished without these lines.
-        deadline: Instant,
+        deadline: Moment,
         /// Whether its client ended it.
         by_client: bool,
     },
@@ -53,7 +54,7 @@ pub enum State {
 impl State {
     /// When it is finished unless something happens before; `None` while it is open.
     #[must_use]
-    pub fn deadline(self) -> Option<Instant> {
+    pub fn deadline(self) -> Option<Moment> {
         match self {
             Self::Open(_) => None,
             Self::Waiting { deadline } | Self::Held { deadline, .. } => Some(deadline),
@@ -89,11 +90,11 @@ pub struct Session {
     /// Server clock of the first entry, ms since 1970.
     pub started_ms: u64,
     /// When the last entry came, for idle limits.
-    pub last_entry: Instant,
+    pub last_entry: Moment,
     /// Which one it was among the entries of all sessions: tells apart what came in one turn of the loop.
     pub last_entry_order: u64,
     /// When the newest number was last acknowledged.
-    pub acknowledged_at: Instant,
+    pub acknowledged_at: Moment,
     /// Set when its rest may come under another id.
     kin: Option<Kin>,
     /// Whether its identity named a parent, as it does in breakout rooms.
@@ -112,7 +113,7 @@ impl Session {
         connection: SlotId,
         by_url: bool,
         info: Option<Rc<ConnectionInfo>>,
-        now: Instant,
+        now: Moment,
     ) -> Self {
         Self {
             id,
@@ -252,7 +253,7 @@ pub struct Sessions {
     rooms: Rooms,
     /// Waiting sessions, and those that are held, by deadline. The grace is one constant, so the queue is in order; entries of sessions
     /// that were resumed meanwhile are stale and skipped.
-    waiting: VecDeque<(Instant, SlotId)>,
+    waiting: VecDeque<(Moment, SlotId)>,
     waiting_count: usize,
     /// Numbered ids that ended, for the grace period; bounded by a number of its own.
     ended: EndedIds,
@@ -350,7 +351,7 @@ impl Sessions {
         id: &SessionId,
         is_reconnect: bool,
         info: &Rc<ConnectionInfo>,
-        now: Instant,
+        now: Moment,
     ) -> Arrival {
         if let Some(&session) = self.by_url.get(id)
             && let Some(found) = self.slots.find_mut(session)
@@ -396,7 +397,7 @@ impl Sessions {
         id: SessionId,
         by_url: bool,
         info: Rc<ConnectionInfo>,
-        now: Instant,
+        now: Moment,
     ) -> SlotId {
         let key = by_url.then(|| id.clone());
         let session = self.slots.insert_with(|_| Session::new(id, connection, by_url, Some(info), now));
@@ -429,8 +430,8 @@ impl Sessions {
         id: SessionId,
         last: u64,
         dump: DumpFile,
-        deadline: Instant,
-        now: Instant,
+        deadline: Moment,
+        now: Moment,
     ) -> Result<SlotId, DumpFile> {
         if last == 0 || self.by_url.contains_key(&id) || deadline <= now {
             return Err(dump);
@@ -449,7 +450,7 @@ impl Sessions {
         Ok(session)
     }
 
-    fn queue_waiting(&mut self, session: SlotId, deadline: Instant) {
+    fn queue_waiting(&mut self, session: SlotId, deadline: Moment) {
         self.waiting_count += 1;
         if self.waiting.len() > 2 * self.waiting_count + WAITING_SLACK {
             let slots = &self.slots;
@@ -467,7 +468,7 @@ impl Sessions {
         session: SlotId,
         connection: SlotId,
         farewell: Farewell,
-        now: Instant,
+        now: Moment,
     ) -> Departure {
         let Some(found) = self.slots.find_mut(session) else { return Departure::NotTheirs };
         if found.state != State::Open(connection) {
@@ -489,7 +490,7 @@ impl Sessions {
     }
 
     /// A session that was fed until now is over, but for its last lines, which are held until `deadline`.
-    pub fn hold(&mut self, session: SlotId, by_client: bool, deadline: Instant, now: Instant) {
+    pub fn hold(&mut self, session: SlotId, by_client: bool, deadline: Moment, now: Moment) {
         let Some(found) = self.slots.find_mut(session) else { return };
         if found.state.deadline().is_some() {
             // Its entry in the queue is stale now.
@@ -511,7 +512,7 @@ impl Sessions {
 
     /// The next waiting session whose time is up at `now`, or the oldest one while there are more than allowed. The
     /// caller finishes it.
-    pub fn expired(&mut self, now: Instant) -> Option<(SlotId, Expiry)> {
+    pub fn expired(&mut self, now: Moment) -> Option<(SlotId, Expiry)> {
         while let Some(&(deadline, session)) = self.waiting.front() {
             let waits =
                 self.slots.find(session).is_some_and(|found| found.state.deadline() == Some(deadline));
@@ -529,12 +530,12 @@ impl Sessions {
 
     /// When the next waiting session expires.
     #[must_use]
-    pub fn next_expiry(&self) -> Option<Instant> {
+    pub fn next_expiry(&self) -> Option<Moment> {
         self.waiting.front().map(|(deadline, _)| *deadline)
     }
 
     /// Takes a session out for good and, when it was numbered, remembers its id and last number.
-    pub fn finish(&mut self, session: SlotId, by_client: bool, now: Instant) -> Option<Session> {
+    pub fn finish(&mut self, session: SlotId, by_client: bool, now: Moment) -> Option<Session> {
         let found = self.forget(session)?;
         // One that was held is remembered since then.
         if found.is_numbered() && !found.is_held() {
@@ -544,24 +545,17 @@ impl Sessions {
     }
 
     /// Remembers an ended id from before a restart for `rest`.
-    pub fn remember_ended(
-        &mut self,
-        id: SessionId,
-        last: u64,
-        by_client: bool,
-        rest: Duration,
-        now: Instant,
-    ) {
+    pub fn remember_ended(&mut self, id: SessionId, last: u64, by_client: bool, rest: Duration, now: Moment) {
         let until = now + rest.min(self.grace);
         self.ended.remember(id, Ended { last, by_client, until, session: None }, now);
     }
 
     /// The ended ids that are remembered, with last number, whether their client ended them, and until when.
-    pub fn ended(&self) -> impl Iterator<Item = (&SessionId, u64, bool, Instant)> {
+    pub fn ended(&self) -> impl Iterator<Item = (&SessionId, u64, bool, Moment)> {
         self.ended.all().map(|(id, ended)| (id, ended.last, ended.by_client, ended.until))
     }
 
-    fn remember(&mut self, id: SessionId, session: SlotId, last: u64, by_client: bool, now: Instant) {
+    fn remember(&mut self, id: SessionId, session: SlotId, last: u64, by_client: bool, now: Moment) {
         let until = now + self.grace;
         self.ended.remember(id, Ended { last, by_client, until, session: Some(session) }, now);
     }

@@ -7,6 +7,7 @@
 //!
 //! The one home of `unsafe` for passed descriptors, see [`passed_sockets`].
 
+use crate::moment::Moment;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io;
@@ -16,7 +17,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SendFlags, SocketType, sockopt};
 use sd_notify::NotifyState;
@@ -46,7 +47,7 @@ pub struct Supervisor {
 struct Watchdog {
     interval: Duration,
     /// `None` before the first message.
-    fed: Option<Instant>,
+    fed: Option<Moment>,
 }
 
 impl Supervisor {
@@ -93,7 +94,7 @@ impl Supervisor {
 
     /// The loop is alive. To be called at least as often as [`Supervisor::watchdog_interval`] says; sends
     /// when that much time has passed. Dropped when the manager is behind: the next one comes in time.
-    pub fn feed_watchdog(&mut self, now: Instant) {
+    pub fn feed_watchdog(&mut self, now: Moment) {
         let Some(watchdog) = &mut self.watchdog else { return };
         if watchdog.fed.is_some_and(|fed| now.saturating_duration_since(fed) < watchdog.interval) {
             return;
@@ -368,9 +369,8 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of made-up times")]
     fn the_watchdog_is_fed_at_its_interval_and_only_when_wanted() {
-        let start = Instant::now();
+        let start = Moment::at(1 << 40);
         let (_folder, manager, mut supervisor) = manager(Some(Duration::from_secs(15)));
         for second in 0..=45 {
             supervisor.feed_watchdog(start + Duration::from_secs(second));
@@ -403,10 +403,9 @@ mod tests {
     /// A manager that does not read costs the loop no time, and a manager that is gone is an error, not a
     /// signal.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of made-up times")]
     fn a_manager_that_is_behind_does_not_stop_the_loop() {
         let (_folder, manager, mut supervisor) = manager(Some(Duration::from_secs(1)));
-        let start = Instant::now();
+        let start = Moment::at(1 << 40);
         // More than any queue of datagrams holds; blocking once would be a failure, after a second.
         for second in 0..10_000 {
             supervisor.feed_watchdog(start + Duration::from_secs(second));

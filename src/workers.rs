@@ -21,6 +21,7 @@ mod source;
 mod upkeep;
 mod worker;
 
+use crate::moment::Moment;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
@@ -29,7 +30,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::warn;
@@ -294,9 +295,9 @@ impl Workers {
     /// Stops and waits until the running jobs have ended, at most until `deadline`. A job that is still running then
     /// is left to itself, and its mark is taken back: that the server ends is no death of the job.
     #[must_use]
-    pub fn shutdown(mut self, deadline: Instant) -> Leftover {
+    pub fn shutdown(mut self, deadline: Moment) -> Leftover {
         self.stop();
-        let timeout = crossbeam_channel::at(deadline);
+        let timeout = crossbeam_channel::after(deadline.saturating_duration_since(worker::now()));
         let mut reports = self.reports.clone();
         loop {
             crossbeam_channel::select! {

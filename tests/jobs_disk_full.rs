@@ -9,12 +9,13 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use rtcstats_server::config::Config;
 use rtcstats_server::dump_folder::DumpFolder;
 use rtcstats_server::jobs::{Job, JobOutcome, Origin};
 use rtcstats_server::metrics::Metrics;
+use rtcstats_server::moment::Moment;
 use rtcstats_server::workers::{Report, WorkerSettings, Workers};
 
 const DUMPS: usize = 60;
@@ -112,7 +113,7 @@ fn a_full_archive_disk_delays_and_loses_nothing() {
         limits: config.limits,
         last_heartbeat: None,
     };
-    let metrics = Arc::new(Metrics::new(Instant::now(), SystemTime::now()).unwrap());
+    let metrics = Arc::new(Metrics::new(Moment::now(), SystemTime::now()).unwrap());
     let workers = Workers::start(&settings, metrics, Arc::new(|| ())).unwrap();
     for number in 0..DUMPS {
         let name = format!("s{number}");
@@ -155,7 +156,7 @@ fn a_full_archive_disk_delays_and_loses_nothing() {
     for outcome in outcomes(count) {
         assert!(matches!(outcome, JobOutcome::Stored { .. }), "{outcome:?}");
     }
-    let _ = workers.shutdown(Instant::now() + PATIENCE);
+    let _ = workers.shutdown(Moment::now() + PATIENCE);
     let archived = archived(&day);
     assert_eq!(archived.len(), DUMPS);
     let archived: BTreeSet<String> = archived.into_iter().collect();

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rtcstats_server::metrics::Metrics;
 use rtcstats_server::metrics::http::{MetricsServer, serve};
+use rtcstats_server::moment::Moment;
 
 const SCRAPE: &str =
     "GET /metrics HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Prometheus/2.42.0\r\nAccept: */*\r\n\r\n";
 
 fn start(address: &str) -> MetricsServer {
-    let metrics = Metrics::new(Instant::now(), SystemTime::now()).unwrap();
+    let metrics = Metrics::new(Moment::now(), SystemTime::now()).unwrap();
     serve(TcpListener::bind(address).unwrap(), Arc::new(metrics)).unwrap()
 }
 

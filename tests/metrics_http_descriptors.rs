@@ -6,10 +6,11 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use rtcstats_server::metrics::Metrics;
 use rtcstats_server::metrics::http::serve;
+use rtcstats_server::moment::Moment;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -19,7 +20,7 @@ fn cpu_time() -> Duration {
 
 #[test]
 fn without_descriptors_the_thread_neither_spins_nor_dies() {
-    let metrics = Metrics::new(Instant::now(), SystemTime::now()).unwrap();
+    let metrics = Metrics::new(Moment::now(), SystemTime::now()).unwrap();
     let server = serve(TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(metrics)).unwrap();
 
     // The client's own socket is made first; then no descriptor is left for the other end of a connection.

@@ -5,28 +5,29 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper fails by panicking")]
 #![expect(
     clippy::disallowed_methods,
-    reason = "an Instant can only be made from the clock; only differences matter"
+    reason = "it says in metrics when they began; only that it is there matters"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use rtcstats_server::client::ClientType;
 use rtcstats_server::metrics::{FeatureMetrics, Gauges, JobReport, MessageKind, Metrics, Tally, WaitingEnd};
+use rtcstats_server::moment::Moment;
 use rtcstats_server::reasons::{CloseReason, JoinedBy, Refusal, RemovalReason, RequestFault};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn metrics(start: Instant) -> Metrics {
+fn metrics(start: Moment) -> Metrics {
     Metrics::new(start, SystemTime::now()).unwrap()
 }
 
 /// A scrape of a process that has done nothing.
 fn empty() -> String {
-    let start = Instant::now();
+    let start = Moment::at(1 << 40);
     metrics(start).render(start).unwrap()
 }
 
@@ -94,7 +95,7 @@ fn features(scale: u64) -> FeatureMetrics {
 
 /// A scrape with a value in every family, at 700 s: what was observed at the start has left the windows.
 fn filled() -> String {
-    let start = Instant::now();
+    let start = Moment::at(1 << 40);
     let metrics = metrics(start);
     let late = start + 700 * SECOND;
     metrics.job_done(&report(ClientType::Rtcstats, 999_999, 9_000), start);
@@ -319,7 +320,7 @@ fn both_names_of_the_error_counter_are_always_equal() {
 
 #[test]
 fn connection_errors_follow_from_the_reasons_of_the_closed_connections() {
-    let start = Instant::now();
+    let start = Moment::at(1 << 40);
     let metrics = metrics(start);
     let mut tally = Tally::default();
     CloseReason::ALL.iter().for_each(|reason| tally.connections_closed.add_one(*reason));
@@ -334,7 +335,7 @@ fn connection_errors_follow_from_the_reasons_of_the_closed_connections() {
 
 #[test]
 fn every_window_empties_by_itself_and_sums_stay() {
-    let start = Instant::now();
+    let start = Moment::at(1 << 40);
     let metrics = metrics(start);
     let done = JobReport { features: Some(features(1_000)), ..report(ClientType::Jvb, 1_000, 1_000) };
     metrics.job_done(&done, start);
@@ -363,7 +364,7 @@ fn the_queue_size_is_read_at_the_scrape() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    let start = Instant::now();
+    let start = Moment::at(1 << 40);
     let metrics = metrics(start);
     let queue_size = || Scrape::parse(&metrics.render(start).unwrap()).value("rtcstats_queue_size");
     metrics.set(&Gauges { jobs_queued: 3, ..Gauges::default() });

@@ -10,7 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rtcstats_server::descriptors;
 use rtcstats_server::systemd::{Supervisor, passed_sockets};
@@ -200,8 +200,8 @@ fn child_notifies() {
     let mut supervisor = Supervisor::from_env().unwrap();
     supervisor.set_status(&format!("interval {:?}", supervisor.watchdog_interval()));
     supervisor.ready();
-    supervisor.feed_watchdog(Instant::now());
-    supervisor.feed_watchdog(Instant::now());
+    supervisor.feed_watchdog(rtcstats_server::moment::Moment::now());
+    supervisor.feed_watchdog(rtcstats_server::moment::Moment::now());
     supervisor.stopping(Duration::from_secs(5));
 }
 

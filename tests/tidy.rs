@@ -46,6 +46,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "ended.rs",
             "logging.rs",
             "metrics/",
+            "moment.rs",
             "reactor.rs",
             "records_store.rs",
             "recovery.rs",

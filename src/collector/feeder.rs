@@ -1,8 +1,9 @@
 //! A connection as the record keeper sees it: whose it is, which sessions it feeds, how often it sent nonsense. Pure.
 
+use crate::moment::Moment;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client::{ClientType, ConnectionInfo, SessionId};
 use crate::reactor::slots::SlotId;
@@ -46,7 +47,7 @@ impl Feeder {
     }
 
     /// Counts a bad request; returns how many it had in the current minute.
-    pub(super) fn count_bad_request(&mut self, now: Instant) -> u32 {
+    pub(super) fn count_bad_request(&mut self, now: Moment) -> u32 {
         self.bad_requests.get_or_insert_with(|| Box::new(BadRequests { since: now, count: 0 })).count_one(now)
     }
 
@@ -72,13 +73,13 @@ impl Feeder {
 /// Bad requests of one connection in the current minute.
 #[derive(Debug)]
 struct BadRequests {
-    since: Instant,
+    since: Moment,
     count: u32,
 }
 
 impl BadRequests {
     /// Counts one more; returns how many the current minute has.
-    fn count_one(&mut self, now: Instant) -> u32 {
+    fn count_one(&mut self, now: Moment) -> u32 {
         if now.saturating_duration_since(self.since) >= Duration::from_secs(60) {
             *self = Self { since: now, count: 0 };
         }

@@ -3,8 +3,9 @@
 //! Sessions are due in the order in which they began to gather, because the interval is the same for all.
 //! Bounds: at most one place per session, which the session itself remembers.
 
+use crate::moment::Moment;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::shrink_queue;
 use crate::reactor::slots::SlotId;
@@ -15,12 +16,12 @@ const FLUSH_GROUP: Duration = Duration::from_millis(20);
 /// Sessions with gathered lines.
 #[derive(Debug, Default)]
 pub(super) struct FlushQueue {
-    queue: VecDeque<(Instant, SlotId)>,
+    queue: VecDeque<(Moment, SlotId)>,
 }
 
 impl FlushQueue {
     /// A session that was in no place gathers: it is due at `latest`, and not before the last in the queue.
-    pub(super) fn enqueue(&mut self, session: SlotId, latest: Instant) {
+    pub(super) fn enqueue(&mut self, session: SlotId, latest: Moment) {
         let due = match self.queue.back() {
             Some((last, _)) if *last + FLUSH_GROUP >= latest => *last,
             Some(_) | None => latest,
@@ -29,7 +30,7 @@ impl FlushQueue {
     }
 
     /// Takes the next session that is due.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<SlotId> {
+    pub(super) fn take_due(&mut self, now: Moment) -> Option<SlotId> {
         self.queue.pop_front_if(|(due, _)| *due <= now).map(|(_, session)| session)
     }
 
@@ -39,7 +40,7 @@ impl FlushQueue {
     }
 
     /// When the next session is due.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
         self.queue.front().map(|(due, _)| *due)
     }
 

@@ -1,8 +1,9 @@
 //! Refusals that a client would meet again for ever, because it sends the same again. Pure; told the time.
 
+use crate::moment::Moment;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Refusals that are remembered; beyond that the oldest is forgotten, and its client may come once more.
 const REFUSALS_MAX: usize = 1_000;
@@ -20,12 +21,12 @@ struct Refused {
     name: Arc<str>,
     /// How far it had come.
     received: u64,
-    until: Instant,
+    until: Moment,
 }
 
 impl Refusals {
     /// Whether the session `name` was refused before and has come no further since; else it is remembered.
-    pub(super) fn is_repeated(&mut self, name: &Arc<str>, received: u64, now: Instant) -> bool {
+    pub(super) fn is_repeated(&mut self, name: &Arc<str>, received: u64, now: Moment) -> bool {
         while self.0.front().is_some_and(|oldest| oldest.until <= now) {
             self.0.pop_front();
         }
@@ -42,13 +43,12 @@ impl Refusals {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "an origin for made-up times")]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_refused_twice_is_told_apart_by_name_progress_and_time() {
-        let start = Instant::now();
+        let start = Moment::at(1 << 40);
         let name = |text: &str| Arc::<str>::from(text);
         let mut refusals = Refusals::default();
         let mut check = |text: &str, received, after_s| {
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_memory_of_refusals_is_bounded() {
-        let start = Instant::now();
+        let start = Moment::at(1 << 40);
         let mut refusals = Refusals::default();
         (0..3 * REFUSALS_MAX).for_each(|n| {
             refusals.is_repeated(&n.to_string().into(), 0, start);

@@ -34,7 +34,7 @@ impl Scene {
         };
         let collector = Collector::new(settings, DumpStore::new(Arc::new(dumps), 16, None), None);
         #[expect(clippy::disallowed_methods, reason = "an origin for made-up times")]
-        let now = Now { instant: Instant::now(), wall: SystemTime::now() };
+        let now = Now { instant: Moment::at(1 << 40), wall: SystemTime::now() };
         Self { folder, collector, tally: Tally::default(), now }
     }
 

@@ -13,12 +13,13 @@
 //! answer closes its connection, and is delivered: writing side shut down, what still arrives is read and
 //! dropped, then closed.
 
+use crate::moment::Moment;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -89,8 +90,8 @@ pub fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<Metrics
     clippy::disallowed_methods,
     reason = "this thread is an edge with its own poll, it has to read the clock"
 )]
-fn clock() -> Instant {
-    Instant::now()
+fn clock() -> Moment {
+    Moment::now()
 }
 
 /// The thread's state.
@@ -102,7 +103,7 @@ struct Server {
     /// Oldest first; at most [`CONNECTIONS_MAX`].
     exchanges: Vec<Exchange>,
     /// Set after a failed accept: no further attempt before this time.
-    accept_from: Option<Instant>,
+    accept_from: Option<Moment>,
 }
 
 /// What a poll found.
@@ -136,7 +137,7 @@ impl Server {
     }
 
     /// Polls until something is ready or a deadline has come; an interrupted poll is an empty turn.
-    fn sleep_until_work(&self, now: Instant) -> io::Result<Ready> {
+    fn sleep_until_work(&self, now: Moment) -> io::Result<Ready> {
         let accepts = self.accept_from.is_none_or(|from| from <= now);
         let mut polled = vec![PollFd::new(&self.stopped, PollFlags::IN)];
         polled
@@ -158,7 +159,7 @@ impl Server {
     }
 
     /// Time until the first deadline; `None` sleeps until something happens.
-    fn timeout(&self, now: Instant) -> Option<Timespec> {
+    fn timeout(&self, now: Moment) -> Option<Timespec> {
         let pause = self.accept_from.filter(|from| *from > now);
         let first = self.exchanges.iter().map(|exchange| exchange.deadline).chain(pause).min()?;
         // At most seconds from now, so the conversion cannot fail.
@@ -166,7 +167,7 @@ impl Server {
     }
 
     /// Serves the connections that are ready, and ends those that are done or too late.
-    fn serve_ready(&mut self, ready: &[bool], now: Instant) {
+    fn serve_ready(&mut self, ready: &[bool], now: Moment) {
         let metrics = &self.metrics;
         let mut ready = ready.iter();
         self.exchanges.retain_mut(|exchange| {
@@ -181,7 +182,7 @@ impl Server {
         });
     }
 
-    fn accept(&mut self, now: Instant) {
+    fn accept(&mut self, now: Moment) {
         for _ in 0..ACCEPTS_PER_TURN {
             match self.listener.accept().and_then(|(stream, _)| Exchange::open(stream, now)) {
                 Ok(exchange) => {
@@ -226,7 +227,7 @@ struct Exchange {
     stream: TcpStream,
     phase: Phase,
     /// When the present phase ends, however busy the peer is.
-    deadline: Instant,
+    deadline: Moment,
 }
 
 enum Phase {
@@ -248,7 +249,7 @@ enum Step {
 }
 
 impl Exchange {
-    fn open(stream: TcpStream, now: Instant) -> io::Result<Self> {
+    fn open(stream: TcpStream, now: Moment) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self { stream, phase: Phase::Head(Vec::new()), deadline: now + HEAD_TIME_MAX })
     }
@@ -261,7 +262,7 @@ impl Exchange {
     }
 
     /// Goes on as far as the socket lets it.
-    fn step(&mut self, metrics: &Metrics, now: Instant) -> Step {
+    fn step(&mut self, metrics: &Metrics, now: Moment) -> Step {
         let step = match &mut self.phase {
             Phase::Head(_) => self.read_head(metrics, now),
             Phase::Answer { .. } => self.write_answer(now),
@@ -276,13 +277,13 @@ impl Exchange {
 
     /// At its deadline: a peer that was slow with its head is told so, if it takes it at once. Anything else
     /// ends.
-    fn is_granted_more(&mut self, now: Instant) -> bool {
+    fn is_granted_more(&mut self, now: Moment) -> bool {
         matches!(self.phase, Phase::Head(_))
             && matches!(self.answer(Answer::HeadTimeout.bytes(), now), Ok(Step::Park))
             && matches!(self.phase, Phase::Drain { .. })
     }
 
-    fn read_head(&mut self, metrics: &Metrics, now: Instant) -> io::Result<Step> {
+    fn read_head(&mut self, metrics: &Metrics, now: Moment) -> io::Result<Step> {
         let Phase::Head(head) = &mut self.phase else { return Ok(Step::Park) };
         let mut chunk = [0; 2048];
         loop {
@@ -307,13 +308,13 @@ impl Exchange {
         }
     }
 
-    fn answer(&mut self, bytes: Vec<u8>, now: Instant) -> io::Result<Step> {
+    fn answer(&mut self, bytes: Vec<u8>, now: Moment) -> io::Result<Step> {
         self.phase = Phase::Answer { bytes, sent: 0 };
         self.deadline = now + ANSWER_TIME_MAX;
         self.write_answer(now)
     }
 
-    fn write_answer(&mut self, now: Instant) -> io::Result<Step> {
+    fn write_answer(&mut self, now: Moment) -> io::Result<Step> {
         let Phase::Answer { bytes, sent } = &mut self.phase else { return Ok(Step::Park) };
         while let Some(rest) = bytes.get(*sent..).filter(|rest| !rest.is_empty()) {
             match self.stream.write(rest)? {
@@ -381,7 +382,7 @@ impl Answer {
     }
 
     /// The whole answer, as it goes out.
-    fn render(self, metrics: &Metrics, now: Instant) -> Vec<u8> {
+    fn render(self, metrics: &Metrics, now: Moment) -> Vec<u8> {
         if !matches!(self, Self::Metrics | Self::MetricsHead) {
             return self.bytes();
         }
@@ -470,7 +471,7 @@ mod tests {
         server: Server,
         client: TcpStream,
         /// When the connection was accepted.
-        start: Instant,
+        start: Moment,
         _stop: UnixStream,
     }
 

@@ -10,8 +10,9 @@
 //! memory, and an observation costs one insertion instead of five. A slot takes 32 bytes per distinct value,
 //! at most 128 KiB; nothing while it is empty.
 
+use crate::moment::Moment;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::metrics::sketch::Sketch;
 
@@ -30,7 +31,7 @@ pub struct Summary {
     /// Oldest period first; the last one takes new values. Never empty, never grows.
     slots: VecDeque<Sketch>,
     /// Length of a period and when the present one began; `None` without a window.
-    period: Option<(Duration, Instant)>,
+    period: Option<(Duration, Moment)>,
     sum: f64,
     count: u64,
 }
@@ -38,7 +39,7 @@ pub struct Summary {
 impl Summary {
     /// A summary whose quantiles cover a sliding window that begins at `now`.
     #[must_use]
-    pub fn windowed(window: Window, now: Instant) -> Self {
+    pub fn windowed(window: Window, now: Moment) -> Self {
         let slots = window.age_buckets.max(1);
         Self {
             slots: (0..slots).map(|_| Sketch::default()).collect(),
@@ -55,7 +56,7 @@ impl Summary {
     }
 
     /// Takes one value. Anything that is not finite is ignored.
-    pub fn observe(&mut self, value: f64, now: Instant) {
+    pub fn observe(&mut self, value: f64, now: Moment) {
         if !value.is_finite() {
             return;
         }
@@ -64,7 +65,7 @@ impl Summary {
 
     /// Takes `count` finite values that add up to `sum`, given by those (all, or a sample) that the quantiles
     /// are to know.
-    pub fn observe_batch(&mut self, sampled: impl Iterator<Item = f64>, sum: f64, count: u64, now: Instant) {
+    pub fn observe_batch(&mut self, sampled: impl Iterator<Item = f64>, sum: f64, count: u64, now: Moment) {
         self.advance(now);
         self.sum += sum;
         self.count += count;
@@ -74,7 +75,7 @@ impl Summary {
     }
 
     /// Moves the window up to `now`; a time before that of an earlier call changes nothing.
-    pub fn advance(&mut self, now: Instant) {
+    pub fn advance(&mut self, now: Moment) {
         let Some((length, began)) = &mut self.period else { return };
         // A length of zero would never be caught up with.
         while !length.is_zero() && now.saturating_duration_since(*began) > *length {
@@ -125,12 +126,8 @@ mod tests {
     const QUANTILES: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 0.9];
     const WINDOW: Window = Window { max_age: Duration::from_secs(600), age_buckets: 5 };
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can only be made from the clock; only differences matter"
-    )]
-    fn start() -> Instant {
-        Instant::now()
+    fn start() -> Moment {
+        Moment::at(1 << 40)
     }
 
     fn ms(milliseconds: u64) -> Duration {
@@ -138,7 +135,7 @@ mod tests {
     }
 
     /// Median, sum and count at a time after the start.
-    fn at(summary: &mut Summary, start: Instant, after: Duration) -> (f64, f64, u64) {
+    fn at(summary: &mut Summary, start: Moment, after: Duration) -> (f64, f64, u64) {
         summary.advance(start + after);
         (summary.quantiles(&[0.5])[0], summary.sum(), summary.count())
     }

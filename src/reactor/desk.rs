@@ -4,8 +4,9 @@
 //! not fit is left to a later listing of the folder, which a worker makes. A job that could not be stored comes back
 //! after its pause. Never blocks and never touches a file.
 
+use crate::moment::Moment;
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use log::{Level, debug, error, info, warn};
 
@@ -37,7 +38,7 @@ pub struct Desk {
     /// Jobs for which the queue had no place, oldest first; all of them are known.
     backlog: VecDeque<Job>,
     /// Jobs that failed, with the time at which they are tried again; all of them are known.
-    paused: Vec<(Instant, Job)>,
+    paused: Vec<(Moment, Job)>,
     /// Finished dumps that are in the folder and not known here.
     unlisted: usize,
     /// Whether the folder is being listed; it is at start.
@@ -107,7 +108,7 @@ impl Desk {
     }
 
     /// Hands over as many jobs as the queue takes. Returns whether more reports wait.
-    pub fn pump(&mut self, now: Instant, tally: &mut Tally) -> bool {
+    pub fn pump(&mut self, now: Moment, tally: &mut Tally) -> bool {
         let more = self.take_reports(now, tally);
         let due = self.paused.extract_if(.., |(at, _)| *at <= now);
         self.backlog.extend(due.map(|(_, job)| job));
@@ -130,7 +131,7 @@ impl Desk {
         more
     }
 
-    fn take_reports(&mut self, now: Instant, tally: &mut Tally) -> bool {
+    fn take_reports(&mut self, now: Moment, tally: &mut Tally) -> bool {
         for _ in 0..REPORTS_PER_TURN {
             match self.workers.reports().try_recv() {
                 Ok(Report::Job(outcome)) => self.take_outcome(outcome, now),
@@ -150,7 +151,7 @@ impl Desk {
         true
     }
 
-    fn take_outcome(&mut self, outcome: JobOutcome, now: Instant) {
+    fn take_outcome(&mut self, outcome: JobOutcome, now: Moment) {
         match outcome {
             JobOutcome::Stored { job, errored } => {
                 let Job { name, size_bytes, .. } = &job;
@@ -203,7 +204,7 @@ impl Desk {
 
     /// When a paused job is tried again.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub fn next_deadline(&self) -> Option<Moment> {
         self.paused.iter().map(|(at, _)| *at).min()
     }
 
@@ -248,7 +249,7 @@ impl Desk {
 
     /// Begins no more jobs and waits for those that run, at most until `deadline`.
     #[must_use]
-    pub fn shut_down(self, deadline: Instant) -> Leftover {
+    pub fn shut_down(self, deadline: Moment) -> Leftover {
         self.workers.shutdown(deadline)
     }
 }
@@ -267,8 +268,8 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[expect(clippy::disallowed_methods, reason = "a test is an edge")]
-    fn now() -> Instant {
-        Instant::now()
+    fn now() -> Moment {
+        Moment::now()
     }
 
     /// A desk, and what says that its workers have reported.

@@ -3,8 +3,8 @@
 //! A client that comes late goes on behind the last number, and one that had said good-bye is told to stop. Bounded by
 //! number: the oldest is forgotten first, and its client, if it comes at all, fills a second dump.
 
+use crate::moment::Moment;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Instant;
 
 use crate::client::SessionId;
 use crate::reactor::slots::SlotId;
@@ -17,7 +17,7 @@ pub(super) struct Ended {
     /// Whether its client ended it.
     pub(super) by_client: bool,
     /// How long it is remembered.
-    pub(super) until: Instant,
+    pub(super) until: Moment,
     /// Which session it was, unless that was before a restart.
     pub(super) session: Option<SlotId>,
 }
@@ -27,7 +27,7 @@ pub(super) struct Ended {
 pub(super) struct EndedIds {
     by_id: HashMap<SessionId, Ended>,
     /// In the order in which they ended. Who ended again since stands in it twice, and is known by its time.
-    order: VecDeque<(Instant, SessionId)>,
+    order: VecDeque<(Moment, SessionId)>,
     max: usize,
 }
 
@@ -37,7 +37,7 @@ impl EndedIds {
     }
 
     /// How the session `id` ended, unless it is too long ago.
-    pub(super) fn find(&self, id: &SessionId, now: Instant) -> Option<&Ended> {
+    pub(super) fn find(&self, id: &SessionId, now: Moment) -> Option<&Ended> {
         self.by_id.get(id).filter(|ended| ended.until > now)
     }
 
@@ -47,7 +47,7 @@ impl EndedIds {
     }
 
     /// Remembers how `id` ended, and forgets what is out of date or too much.
-    pub(super) fn remember(&mut self, id: SessionId, ended: Ended, now: Instant) {
+    pub(super) fn remember(&mut self, id: SessionId, ended: Ended, now: Moment) {
         while self.order.len() >= self.max || self.order.front().is_some_and(|(until, _)| *until <= now) {
             let Some((until, old)) = self.order.pop_front() else { break };
             if self.by_id.get(&old).is_some_and(|ended| ended.until == until) {

@@ -1,7 +1,7 @@
 //! Sessions that go on under a new id: what [`rooms`](crate::rooms) decides, done to the table of sessions.
 
+use crate::moment::Moment;
 use std::net::IpAddr;
-use std::time::Instant;
 
 use super::{Session, Sessions, State};
 use crate::client::ConnectionInfo;
@@ -72,7 +72,7 @@ impl Sessions {
     /// `fresh`, which has its first line and nothing else, is the rest of `into`, of which nothing waits to be appended: that
     /// one takes over its connection, its line, and its id, by which alone it is known from now on. Gives who fed `into`
     /// until now; `None` when it could not be done.
-    pub fn join(&mut self, fresh: SlotId, into: SlotId, now: Instant) -> Option<State> {
+    pub fn join(&mut self, fresh: SlotId, into: SlotId, now: Moment) -> Option<State> {
         let can_be_joined = self.slots.find(into).is_some_and(|found| match found.state {
             State::Open(_) | State::Waiting { .. } => found.lines.is_empty(),
             State::Held { .. } => false,

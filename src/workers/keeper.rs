@@ -6,11 +6,12 @@
 //! that panics is a look that failed. Never reads a file.
 //! Rules: ours; our contract, section 3, on what is left alone.
 
+use crate::moment::Moment;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use log::{Level, info, warn};
 
@@ -68,7 +69,7 @@ impl Keeper {
         while !self.shared.is_stopping() {
             let begun = clocks().1;
             let is_flawed = self.look(Self::keep);
-            let took = clocks().1.duration_since(begun);
+            let took = clocks().1.saturating_duration_since(begun);
             self.wait(retention::pause(took, is_flawed));
         }
     }
@@ -79,7 +80,7 @@ impl Keeper {
         let mut has_rung = false;
         while !self.shared.is_stopping() {
             let goal = if has_rung { pause.least } else { pause.most };
-            let left = goal.saturating_sub(clocks().1.duration_since(begun));
+            let left = goal.saturating_sub(clocks().1.saturating_duration_since(begun));
             if left.is_zero() {
                 return;
             }
@@ -268,17 +269,17 @@ struct Rounds {
     told: HashSet<String>,
     /// What failed since this look began.
     failures: u64,
-    step_begun: Instant,
+    step_begun: Moment,
     errors: RateLimit,
     ends: RateLimit,
 }
 
 impl Rounds {
-    fn new(shared: Arc<Shared>, now: Instant) -> Self {
+    fn new(shared: Arc<Shared>, now: Moment) -> Self {
         Self { shared, told: HashSet::new(), failures: 0, step_begun: now, errors: LINES, ends: LINES }
     }
 
-    fn begin(&mut self, now: Instant) {
+    fn begin(&mut self, now: Moment) {
         self.failures = 0;
         self.step_begun = now;
     }
@@ -314,7 +315,7 @@ impl Attendant for Rounds {
         if self.shared.is_stopping() {
             return false;
         }
-        let took = clocks().1.duration_since(self.step_begun);
+        let took = clocks().1.saturating_duration_since(self.step_begun);
         if took >= STEP {
             rest(took.min(STEP_REST_MAX));
             self.step_begun = clocks().1;
@@ -334,8 +335,8 @@ impl Attendant for Rounds {
 }
 
 #[expect(clippy::disallowed_methods, reason = "an edge: nobody else on this thread asks for the time")]
-fn clocks() -> (SystemTime, Instant) {
-    (SystemTime::now(), Instant::now())
+fn clocks() -> (SystemTime, Moment) {
+    (SystemTime::now(), Moment::now())
 }
 
 #[expect(

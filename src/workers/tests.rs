@@ -152,8 +152,8 @@ impl Site {
 }
 
 #[expect(clippy::disallowed_methods, reason = "threads run, so their tests have deadlines")]
-fn now() -> Instant {
-    Instant::now()
+fn now() -> Moment {
+    Moment::now()
 }
 
 fn names(folder: &Path) -> Vec<String> {

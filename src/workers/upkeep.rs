@@ -105,11 +105,10 @@ impl Upkeep {
 mod tests {
     use super::*;
     use crate::archive::retention::headroom;
-    use std::time::Instant;
+    use crate::moment::Moment;
 
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of the metrics")]
     fn metrics() -> Metrics {
-        Metrics::new(Instant::now(), SystemTime::UNIX_EPOCH).unwrap()
+        Metrics::new(Moment::at(1 << 40), SystemTime::UNIX_EPOCH).unwrap()
     }
 
     /// Whether it rings after an archive of `bytes` bytes has grown by so many, while it is looked at and afterwards.

@@ -7,10 +7,11 @@
 //! leaves every death but the first with the dump that caused it.
 //! Rules: our contract, section 3.
 
+use crate::moment::Moment;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::prepare::{self, Bench, Learnt, Preparation, Prepared};
 use super::{Ends, Failure, Report, Shared, Task, attempts, commit, rescan};
@@ -114,7 +115,9 @@ impl Worker {
         let begun = now();
         let result = catch_unwind(AssertUnwindSafe(|| prepare::prepare(shared, bench, &job)));
         match result {
-            Ok(Ok(Preparation::Ready(prepared))) => self.batch.push((*prepared, now().duration_since(begun))),
+            Ok(Ok(Preparation::Ready(prepared))) => {
+                self.batch.push((*prepared, now().saturating_duration_since(begun)))
+            }
             Ok(Ok(Preparation::Quarantined)) => self.quarantined(job),
             Ok(Ok(Preparation::Gone)) => self.end(JobOutcome::Gone { job }),
             Ok(Err(failure)) => self.failed(job, failure),
@@ -147,7 +150,7 @@ impl Worker {
             }
             return;
         };
-        let share = now().duration_since(begun) / u32::try_from(entries.len()).unwrap_or(1).max(1);
+        let share = now().saturating_duration_since(begun) / u32::try_from(entries.len()).unwrap_or(1).max(1);
         for (entry, preparing) in entries.into_iter().zip(preparing) {
             let Prepared { job, learnt, .. } = entry.prepared;
             let stored = entry.failure.map_or_else(|| commit::remove(&self.shared, &job), Err);
@@ -203,8 +206,8 @@ impl Worker {
 }
 
 #[expect(clippy::disallowed_methods, reason = "an edge: how long a job takes concerns nobody's logic")]
-fn now() -> Instant {
-    Instant::now()
+pub(super) fn now() -> Moment {
+    Moment::now()
 }
 
 /// 1 s, 2 s, 4 s, ... 5 min.

@@ -25,7 +25,6 @@ use crate::limited;
 use crate::logging::{Peer, RateLimit, member, value};
 use crate::metrics::{MessageKind, Tally};
 use crate::reactor::slots::SlotId;
-use crate::reactor::timers::Tick;
 use crate::reasons::{CloseReason, Refusal};
 use crate::session::Farewell;
 use crate::websocket::{self, Decoder, Event, FrameLimits};
@@ -213,8 +212,6 @@ pub struct Connection<S> {
     is_counted_open: bool,
     /// For whom it counts in the limit of connections per address; the reactor gives it back at the end.
     pub counted: Option<AddressKey>,
-    /// The reactor's: under which tick the timer wheel will name this connection.
-    pub scheduled: Tick,
     /// The reactor's: whether it stands in the queue of those that have more to read.
     pub is_ready: bool,
     /// The reactor's: whether the end of the stream was signalled, so that it must be read to its end.
@@ -238,7 +235,6 @@ impl<S: Transport> Connection<S> {
             is_pinged: false,
             is_counted_open: false,
             counted: None,
-            scheduled: 0,
             is_ready: false,
             is_read_closed: false,
             awaits_writable: false,

@@ -208,7 +208,7 @@ pub struct Reactor {
     /// Whether a peer waits for the next turn: one was accepted in this one.
     is_urgent: bool,
     wheel: Wheel,
-    expired: Vec<(u64, timers::Tick)>,
+    expired: Vec<u32>,
     buffer: Vec<u8>,
     incomplete_bytes: usize,
     lines: ConnectionLines,
@@ -497,7 +497,7 @@ impl Reactor {
             return;
         }
         let Some(connection) = self.connections.find_mut(id) else { return };
-        connection.scheduled = self.wheel.schedule(id.pack(), connection.deadline());
+        self.wheel.schedule(id.index, connection.deadline());
         match self.gate.accept(peer) {
             Ok(counted) => connection.counted = counted,
             Err(refusal) => self.step(id, now, |connection, turn| connection.turn_away(refusal, turn)),
@@ -518,17 +518,13 @@ impl Reactor {
     fn fire_timers(&mut self, now: Now) {
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.expire(now.instant, &mut expired);
-        for (packed, tick) in expired.drain(..) {
-            let id = SlotId::unpack(packed);
-            let Some(connection) = self.connections.find_mut(id) else { continue };
-            if connection.scheduled != tick {
-                continue;
-            }
-            if connection.deadline() <= now.instant {
+        for number in expired.drain(..) {
+            let Some(id) = self.connections.id_at(number) else { continue };
+            if self.connections.find(id).is_some_and(|connection| connection.deadline() <= now.instant) {
                 self.step(id, now, Connection::expire);
             }
-            if let Some(connection) = self.connections.find_mut(id) {
-                connection.scheduled = self.wheel.schedule(packed, connection.deadline());
+            if let Some(connection) = self.connections.find(id) {
+                self.wheel.schedule(number, connection.deadline());
             }
         }
         self.expired = expired;
@@ -571,9 +567,7 @@ impl Reactor {
             }
             Step::Again | Step::Park => {}
         }
-        if self.wheel.tick_of(connection.deadline()) < connection.scheduled {
-            connection.scheduled = self.wheel.schedule(id.pack(), connection.deadline());
-        }
+        self.wheel.bring_forward(id.index, connection.deadline());
         if connection.wants_write() != connection.awaits_writable {
             connection.awaits_writable = connection.wants_write();
             let interest = if connection.awaits_writable {
@@ -595,6 +589,7 @@ impl Reactor {
 
     fn bury(&mut self, id: SlotId) {
         let Some(connection) = self.connections.remove(id) else { return };
+        self.wheel.cancel(id.index);
         if connection.was_upgraded() {
             self.upgraded -= 1;
         }

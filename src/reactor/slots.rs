@@ -104,6 +104,13 @@ impl<T> Slots<T> {
         if slot.generation == id.generation { slot.value.as_mut() } else { None }
     }
 
+    /// The id of what stands at `index`.
+    #[must_use]
+    pub fn id_at(&self, index: u32) -> Option<SlotId> {
+        let slot = self.slots.get(index as usize)?;
+        slot.value.as_ref().map(|_| SlotId { index, generation: slot.generation })
+    }
+
     /// Takes out what stands under `id`.
     pub fn remove(&mut self, id: SlotId) -> Option<T> {
         let slot = self.slots.get_mut(id.index as usize)?;

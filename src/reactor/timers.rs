@@ -1,103 +1,176 @@
-//! Hashed timer wheel: one entry per deadline, no system call, no allocation in the steady state.
+//! Hashed timer wheel: one timer per connection, no system call, no allocation in the steady state.
 //!
 //! Is told the time, never asks for it. Deadlines are rounded up to the next tick, so a timer never fires early
-//! and at most one tick late. There is no cancel: whoever is told of an expiry compares the tick with the one it
-//! was given last and ignores a stale one. Entries beyond the wheel's span wait in its last slot and are put back
-//! by the wheel itself.
+//! and at most one tick late. A timer is known by the place of its connection in the table of connections; those of one
+//! slot of the wheel are a ring through the slot's head, so each can be moved or taken away wherever it stands. Timers beyond the wheel's
+//! span wait in its last slot and are put back by the wheel itself.
+
+use std::time::Duration;
 
 use crate::moment::Moment;
-use std::time::Duration;
 
 /// Length of one tick.
 pub const TICK: Duration = Duration::from_millis(50);
 /// Number of slots, a power of two; the wheel spans `TICK * SLOTS`, about 102 s.
-const SLOTS: u64 = 2048;
-const WORDS: usize = (SLOTS / 64) as usize;
+const SLOTS: u32 = 2048;
+const WORDS: u32 = SLOTS / 64;
+/// Where the heads begin in the numbers of links; below it are the timers.
+const FIRST_HEAD: u32 = u32::MAX - SLOTS + 1;
+/// A wheel of no more timers than this keeps its memory.
+const KEPT_TIMERS: usize = 1024;
 
-/// A point in time as the wheel counts it; two deadlines are equal when their ticks are.
-pub type Tick = u64;
+/// Ticks since the origin of the wheel.
+type Tick = u64;
+
+/// Neighbours in the ring of a slot, as numbers of links.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    before: u32,
+    behind: u32,
+}
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
-    id: u64,
+struct Timer {
+    /// Of one that is on the wheel; else it points at itself.
+    link: Link,
     tick: Tick,
 }
 
-/// The wheel. Holds as many entries as were scheduled and not yet expired.
+/// The wheel. Holds one timer per number; 16 bytes for each up to the largest.
 #[derive(Debug)]
 pub struct Wheel {
     origin: Moment,
     /// All ticks up to and including this one have been expired.
     done: Tick,
-    slots: Vec<Vec<Entry>>,
+    timers: Vec<Timer>,
+    /// Timers that are on the wheel.
+    count: usize,
+    /// One per slot; that of an empty one points at itself.
+    heads: Vec<Link>,
     /// One bit per slot that is not empty.
-    occupied: [u64; WORDS],
+    occupied: [u64; WORDS as usize],
 }
 
 impl Wheel {
     /// An empty wheel whose tick 0 is `now`.
     #[must_use]
     pub fn new(now: Moment) -> Self {
-        Self { origin: now, done: 0, slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; WORDS] }
+        let heads = (FIRST_HEAD..=u32::MAX).map(|head| Link { before: head, behind: head }).collect();
+        Self { origin: now, done: 0, timers: Vec::new(), count: 0, heads, occupied: [0; WORDS as usize] }
     }
 
-    /// Puts `id` on the wheel for `at` and returns the tick under which it will expire.
-    pub fn schedule(&mut self, id: u64, at: Moment) -> Tick {
+    /// Sets the timer `number`, which may be set already, to `at`.
+    pub fn schedule(&mut self, number: u32, at: Moment) {
+        self.cancel(number);
+        while self.timers.len() <= number as usize {
+            let number = u32::try_from(self.timers.len()).unwrap_or(u32::MAX);
+            self.timers.push(Timer { link: Link { before: number, behind: number }, tick: 0 });
+        }
         let tick = self.tick_of(at);
-        self.put(Entry { id, tick });
-        tick
+        if let Some(timer) = self.timers.get_mut(number as usize) {
+            timer.tick = tick;
+            self.put(number, tick);
+        }
     }
 
-    /// The tick under which something scheduled for `at` would expire.
-    #[must_use]
-    pub fn tick_of(&self, at: Moment) -> Tick {
+    /// As [`Wheel::schedule`], unless the timer is set to the same tick or an earlier one.
+    pub fn bring_forward(&mut self, number: u32, at: Moment) {
+        let set = self.timers.get(number as usize).filter(|timer| timer.link.before != number);
+        if set.is_none_or(|timer| self.tick_of(at) < timer.tick) {
+            self.schedule(number, at);
+        }
+    }
+
+    /// Takes the timer `number` off the wheel if it is there.
+    pub fn cancel(&mut self, number: u32) {
+        let Some(timer) = self.timers.get_mut(number as usize) else { return };
+        let Link { before, behind } =
+            std::mem::replace(&mut timer.link, Link { before: number, behind: number });
+        if before == number {
+            return;
+        }
+        self.join(before, behind);
+        if before == behind {
+            // Only a head has no other neighbour than itself.
+            self.mark(before - FIRST_HEAD, false);
+        }
+        self.count -= 1;
+        if self.count == 0 && self.timers.len() > KEPT_TIMERS {
+            self.timers = Vec::new();
+        }
+    }
+
+    fn tick_of(&self, at: Moment) -> Tick {
         let since = at.saturating_duration_since(self.origin);
         let tick = u64::try_from(since.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX);
         tick.max(self.done + 1)
     }
 
-    fn put(&mut self, entry: Entry) {
-        let slot = entry.tick.min(self.done + SLOTS) % SLOTS;
-        if let Some(entries) = self.slots.get_mut(usize::try_from(slot).unwrap_or_default()) {
-            entries.push(entry);
+    fn link(&mut self, number: u32) -> Option<&mut Link> {
+        match number.checked_sub(FIRST_HEAD) {
+            Some(slot) => self.heads.get_mut(slot as usize),
+            None => self.timers.get_mut(number as usize).map(|timer| &mut timer.link),
         }
-        self.mark(slot, true);
     }
 
-    fn mark(&mut self, slot: u64, on: bool) {
-        if let Some(word) = self.occupied.get_mut(usize::try_from(slot / 64).unwrap_or_default()) {
+    /// Makes two links neighbours.
+    fn join(&mut self, before: u32, behind: u32) {
+        if let Some(link) = self.link(before) {
+            link.behind = behind;
+        }
+        if let Some(link) = self.link(behind) {
+            link.before = before;
+        }
+    }
+
+    /// Puts a timer that is off the wheel at the end of the ring of its slot.
+    fn put(&mut self, number: u32, tick: Tick) {
+        let slot = slot_of(tick.min(self.done + u64::from(SLOTS)));
+        let head = FIRST_HEAD + slot;
+        let last = self.link(head).map_or(head, |link| link.before);
+        self.join(last, number);
+        self.join(number, head);
+        self.mark(slot, true);
+        self.count += 1;
+    }
+
+    fn mark(&mut self, slot: u32, on: bool) {
+        if let Some(word) = self.occupied.get_mut((slot / 64) as usize) {
             let bit = 1 << (slot % 64);
             if on { *word |= bit } else { *word &= !bit }
         }
     }
 
-    /// Takes all entries whose tick has come and appends them to `out` as `(id, tick)`.
-    pub fn expire(&mut self, now: Moment, out: &mut Vec<(u64, Tick)>) {
+    /// Takes all timers off whose tick has come and appends their numbers to `out`.
+    pub fn expire(&mut self, now: Moment, out: &mut Vec<u32>) {
         let since = now.saturating_duration_since(self.origin);
         let reached = u64::try_from(since.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX);
         // After a long pause (a suspended machine) one round visits every slot; more rounds would find nothing.
-        let mut tick = self.done.max(reached.saturating_sub(SLOTS));
+        let mut tick = self.done.max(reached.saturating_sub(u64::from(SLOTS)));
         let mut again = Vec::new();
         while tick < reached {
             tick += 1;
             self.done = tick;
-            self.take_slot(tick % SLOTS, reached, out, &mut again);
+            self.empty_slot(slot_of(tick), reached, out, &mut again);
         }
         self.done = self.done.max(reached);
-        for entry in again {
-            self.put(entry);
+        for (number, tick) in again {
+            self.put(number, tick);
         }
     }
 
-    fn take_slot(&mut self, slot: u64, reached: Tick, out: &mut Vec<(u64, Tick)>, again: &mut Vec<Entry>) {
-        let Some(entries) = self.slots.get_mut(usize::try_from(slot).unwrap_or_default()) else { return };
-        if entries.is_empty() {
-            return;
+    fn empty_slot(&mut self, slot: u32, reached: Tick, out: &mut Vec<u32>, again: &mut Vec<(u32, Tick)>) {
+        loop {
+            let Some(number) = self.link(FIRST_HEAD + slot).map(|link| link.behind) else { return };
+            let Some(timer) = self.timers.get(number as usize) else { return };
+            let tick = timer.tick;
+            if tick <= reached {
+                out.push(number)
+            } else {
+                again.push((number, tick))
+            }
+            self.cancel(number);
         }
-        for entry in std::mem::take(entries) {
-            if entry.tick <= reached { out.push((entry.id, entry.tick)) } else { again.push(entry) }
-        }
-        self.mark(slot, false);
     }
 
     /// How long the loop may sleep: until the first occupied slot is due. `None` when the wheel is empty;
@@ -105,18 +178,18 @@ impl Wheel {
     #[must_use]
     pub fn sleep(&self, now: Moment) -> Option<Duration> {
         let first = self.done + 1;
-        let (start_word, start_bit) = ((first % SLOTS) / 64, first % 64);
-        for step in 0..=WORDS as u64 {
-            let index = (start_word + step) % WORDS as u64;
-            let mut word = *self.occupied.get(usize::try_from(index).unwrap_or_default())?;
+        let (start_word, start_bit) = (slot_of(first) / 64, slot_of(first) % 64);
+        for step in 0..=WORDS {
+            let index = (start_word + step) % WORDS;
+            let mut word = *self.occupied.get(index as usize)?;
             if step == 0 {
                 word &= u64::MAX << start_bit;
-            } else if step == WORDS as u64 {
+            } else if step == WORDS {
                 word &= !(u64::MAX << start_bit);
             }
             if word != 0 {
-                let slot = index * 64 + u64::from(word.trailing_zeros());
-                let tick = first + (slot + SLOTS - first % SLOTS) % SLOTS;
+                let slot = index * 64 + word.trailing_zeros();
+                let tick = first + u64::from((slot + SLOTS - slot_of(first)) % SLOTS);
                 let nanos = u128::from(tick) * TICK.as_nanos();
                 let due = self.origin + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
                 return Some(due.saturating_duration_since(now));
@@ -124,6 +197,12 @@ impl Wheel {
         }
         None
     }
+}
+
+/// The slot in which a tick stands.
+#[expect(clippy::cast_possible_truncation, reason = "there are 2048 slots")]
+fn slot_of(tick: Tick) -> u32 {
+    (tick % u64::from(SLOTS)) as u32
 }
 
 #[cfg(test)]
@@ -146,43 +225,80 @@ mod tests {
         assert_eq!(wheel.sleep(t0 + TICK * 9), Some(Duration::ZERO));
         let mut out = Vec::new();
         wheel.expire(t0 + TICK - Duration::from_nanos(1), &mut out);
-        assert_eq!(out, []);
+        assert_eq!(out, [0; 0]);
         wheel.expire(t0 + TICK, &mut out);
-        assert_eq!(out, [(7, 1)]);
+        assert_eq!(out, [7]);
         assert_eq!(wheel.sleep(t0 + TICK), None);
+    }
+
+    #[test]
+    fn an_emptied_wheel_gives_its_memory_back() {
+        let t0 = start();
+        let mut wheel = Wheel::new(t0);
+        (0..5000).for_each(|number| wheel.schedule(number, t0 + TICK * 4));
+        (1..5000).for_each(|number| wheel.cancel(number));
+        assert_eq!((wheel.sleep(t0), wheel.timers.len()), (Some(TICK * 4), 5000));
+        wheel.cancel(0);
+        assert_eq!((wheel.sleep(t0), wheel.timers.capacity()), (None, 0));
+    }
+
+    /// What may happen to one of a few timers.
+    #[derive(Debug, Clone, Copy)]
+    enum Change {
+        Schedule,
+        BringForward,
+        Cancel,
+        Nothing,
     }
 
     proptest! {
         #[test]
         fn fires_once_never_early_and_at_most_a_tick_late(
-            delays in proptest::collection::vec(0_u64..400_000, 1..60),
+            changes in proptest::collection::vec((0_u32..20, 0_u64..400_000, 0_usize..4), 1..60),
             steps in proptest::collection::vec(1_u64..150_000, 1..60),
         ) {
             let t0 = start();
             let mut wheel = Wheel::new(t0);
-            let mut pending: Vec<(u64, Moment)> = Vec::new();
+            let mut pending: std::collections::BTreeMap<u32, Moment> = std::collections::BTreeMap::new();
             let mut now = t0;
-            let mut next_id = 0;
-            let mut queue = delays.into_iter();
+            let mut queue = changes.into_iter();
             for step in steps.into_iter().chain(std::iter::repeat_n(30_000, 20)) {
-                if let Some(delay) = queue.next() {
-                    let at = now + Duration::from_millis(delay);
-                    wheel.schedule(next_id, at);
-                    pending.push((next_id, at));
-                    next_id += 1;
+                let (number, delay, change) = queue.next().unwrap_or((0, 0, 3));
+                let at = now + Duration::from_millis(delay);
+                let change =
+                    [Change::Schedule, Change::BringForward, Change::Cancel, Change::Nothing][change];
+                match change {
+                    Change::Schedule => {
+                        wheel.schedule(number, at);
+                        pending.insert(number, at);
+                    }
+                    Change::BringForward => {
+                        wheel.bring_forward(number, at);
+                        let earliest = pending.get(&number).map_or(at, |before| at.min(*before));
+                        pending.insert(number, earliest);
+                    }
+                    Change::Cancel => {
+                        wheel.cancel(number);
+                        pending.remove(&number);
+                    }
+                    Change::Nothing => {}
                 }
-                if let Some(first) = pending.iter().map(|p| p.1).min() {
-                    let sleep = wheel.sleep(now).expect("something is pending");
-                    prop_assert!(now + sleep <= first.max(now) + TICK, "would oversleep");
+                prop_assert_eq!(wheel.count, pending.len());
+                match pending.values().min() {
+                    Some(first) => {
+                        let sleep = wheel.sleep(now).expect("something is pending");
+                        prop_assert!(now + sleep <= now.max(*first) + TICK, "would oversleep");
+                    }
+                    None => prop_assert_eq!(wheel.sleep(now), None),
                 }
                 now += Duration::from_millis(step);
                 let mut fired = Vec::new();
                 wheel.expire(now, &mut fired);
-                for (id, _) in fired {
-                    let at = pending.iter().position(|p| p.0 == id).expect("fired once");
-                    prop_assert!(pending.swap_remove(at).1 <= now, "fired early");
+                for number in fired {
+                    let at = pending.remove(&number).expect("fired once");
+                    prop_assert!(at <= now, "fired early");
                 }
-                for (_, at) in &pending {
+                for at in pending.values() {
                     prop_assert!(*at + TICK > now, "still pending a tick after its time");
                 }
             }

@@ -153,8 +153,7 @@ fn replay_session(
         incomplete_bytes_max: 1 << 28,
     };
     let mut buffer = vec![0; READ_BUFFER_BYTES];
-    let mut connection =
-        Connection::new(id, recorded, IpAddr::from(Ipv4Addr::LOCALHOST), &limits, now.instant);
+    let mut connection = Connection::new(id, recorded, IpAddr::from(Ipv4Addr::LOCALHOST), now.instant);
     let mut gate = Gate::new(&Config::built_in(), Auth::default(), now.instant);
     let (mut lines, mut incomplete_bytes) = (ConnectionLines::default(), 0);
     loop {

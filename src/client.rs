@@ -5,6 +5,7 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::Hash;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -109,18 +110,28 @@ impl ClientType {
     }
 }
 
-/// What a connection said about itself: the seven documented members of a dump's first line.
+/// What a connection said about itself: the seven documented members of a dump's first line, and what its token said.
 ///
-/// Kept as long as the connection, so it is small: what thousands of connections say alike is kept once, and `url` is
-/// put together when it is written.
+/// Kept as long as the connection, so it is small: what many connections say alike is kept once ([`Common`]), and `path`
+/// and `url` are put together when they are written. Cloning shares everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionInfo {
-    /// Request target with its query; a token is already removed.
-    pub path: Box<str>,
+    /// Request target with its query, without the session id that stands in it; a token is already removed.
+    target: Rc<Target>,
+    /// The valid session id in its URL.
+    pub session_id: Option<SessionId>,
     /// The rest.
     pub agent: Rc<Agent>,
     /// What its token says about the session; in the first line it is a part of the member `server`.
-    pub claims: Option<Box<Claims>>,
+    pub claims: Option<Rc<Claims>>,
+}
+
+/// A request target around the session id in it: all in one room have the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Target {
+    before: Box<str>,
+    /// `None` when the id does not stand in it as it is.
+    behind: Option<Box<str>>,
 }
 
 /// The program at the other end and the page that it shows: the same for most connections.
@@ -139,10 +150,25 @@ pub struct Agent {
 }
 
 impl ConnectionInfo {
-    /// `origin` followed by `path`.
+    /// What a connection said that asked for `path`, in which `session_id` was found.
     #[must_use]
-    pub fn url(&self) -> String {
-        format!("{}{}", self.agent.origin, self.path)
+    pub fn new(path: &str, session_id: Option<SessionId>, agent: Rc<Agent>) -> Self {
+        let (before, behind) = match session_id.as_ref().and_then(|id| path.split_once(id.as_str())) {
+            Some((before, behind)) => (before, Some(behind.into())),
+            None => (path, None),
+        };
+        let target = Rc::new(Target { before: before.into(), behind });
+        Self { target, session_id, agent, claims: None }
+    }
+
+    /// Request target with its query.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let Target { before, behind } = &*self.target;
+        match (behind, &self.session_id) {
+            (Some(behind), Some(id)) => format!("{before}{id}{behind}"),
+            (None, _) | (_, None) => before.to_string(),
+        }
     }
 }
 
@@ -150,9 +176,10 @@ impl ConnectionInfo {
 impl Serialize for ConnectionInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut members = serializer.serialize_map(Some(7))?;
-        members.serialize_entry("path", &self.path)?;
+        let path = self.path();
+        members.serialize_entry("path", &path)?;
         members.serialize_entry("origin", &self.agent.origin)?;
-        members.serialize_entry("url", &self.url())?;
+        members.serialize_entry("url", &format!("{}{path}", self.agent.origin))?;
         members.serialize_entry("userAgent", &self.agent.user_agent)?;
         members.serialize_entry("clientProtocol", &self.agent.client_protocol)?;
         members.serialize_entry("statsFormat", self.agent.stats_format)?;
@@ -161,20 +188,16 @@ impl Serialize for ConnectionInfo {
     }
 }
 
-/// Every [`Agent`] that a connection has, once. Holds at most as many as there are connections, and those of twice
-/// `FORGOTTEN_MIN` that have none any more.
+/// What connections say alike, once; and what was derived from it.
 #[derive(Debug, Default)]
-pub struct Agents {
-    known: HashSet<Rc<Agent>>,
-    /// How many are known when those without a connection are next forgotten.
-    full_at: usize,
+pub struct Common {
+    agents: Shared<Agent>,
+    targets: Shared<Target>,
     /// The statistics formats of user agents that came before.
     formats: HashMap<Box<str>, &'static str>,
 }
 
-impl Agents {
-    /// Not worth a look before there are so many.
-    const FORGOTTEN_MIN: usize = 64;
+impl Common {
     /// User agents whose formats are kept, and how long they may be: some 50 KiB.
     const FORMATS_MAX: usize = 128;
     const FORMAT_KEY_BYTES_MAX: usize = 400;
@@ -194,19 +217,51 @@ impl Agents {
         format
     }
 
-    /// The one that is equal to `agent`.
+    /// The same with as little memory as possible.
     #[must_use]
-    pub fn share(&mut self, agent: Rc<Agent>) -> Rc<Agent> {
-        if let Some(known) = self.known.get(&agent) {
+    pub fn share(&mut self, info: ConnectionInfo) -> ConnectionInfo {
+        ConnectionInfo {
+            target: self.targets.share(info.target),
+            agent: self.agents.share(info.agent),
+            ..info
+        }
+    }
+}
+
+/// Every value that a connection has, once. Holds at most as many as there are connections, and those of twice
+/// `FORGOTTEN_MIN` that have none any more.
+#[derive(Debug)]
+struct Shared<T> {
+    known: HashSet<Rc<T>>,
+    /// How many are known when those without a connection are next forgotten.
+    full_at: usize,
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self { known: HashSet::new(), full_at: 0 }
+    }
+}
+
+impl<T: Eq + Hash> Shared<T> {
+    /// Not worth a look before there are so many.
+    const FORGOTTEN_MIN: usize = 64;
+
+    /// The one that is equal to `value`.
+    fn share(&mut self, value: Rc<T>) -> Rc<T> {
+        if let Some(known) = self.known.get(&value) {
             return Rc::clone(known);
         }
         if self.known.len() >= self.full_at.max(Self::FORGOTTEN_MIN) {
             self.known.retain(|known| Rc::strong_count(known) > 1);
             // Looking at all of them costs a constant for each that comes.
             self.full_at = self.known.len() * 2;
+            if self.known.len() < self.known.capacity() / 8 {
+                self.known.shrink_to_fit();
+            }
         }
-        self.known.insert(Rc::clone(&agent));
-        agent
+        self.known.insert(Rc::clone(&value));
+        value
     }
 }
 
@@ -242,31 +297,50 @@ mod tests {
         }
     }
 
+    fn agent(user_agent: &str) -> Rc<Agent> {
+        Rc::new(Agent {
+            origin: "https://a".into(),
+            user_agent: user_agent.into(),
+            client_protocol: "".into(),
+            stats_format: "safari",
+            client_type: "RTCSTATS_CLIENT",
+        })
+    }
+
     #[test]
-    fn equal_agents_are_kept_once_and_forgotten_with_their_last_connection() {
-        let agent = |user_agent: &str| {
-            Rc::new(Agent {
-                origin: "https://a".into(),
-                user_agent: user_agent.into(),
-                client_protocol: "".into(),
-                stats_format: "safari",
-                client_type: "RTCSTATS_CLIENT",
-            })
-        };
-        let mut agents = Agents::default();
-        let first = agents.share(agent("one"));
-        assert!(Rc::ptr_eq(&first, &agents.share(agent("one"))));
+    fn what_is_alike_is_kept_once_and_forgotten_with_its_last_connection() {
+        let mut common = Common::default();
+        let first = common.share(ConnectionInfo::new("/room", None, agent("one")));
+        let again = common.share(ConnectionInfo::new("/room", None, agent("one")));
+        assert!(Rc::ptr_eq(&first.agent, &again.agent) && Rc::ptr_eq(&first.target, &again.target));
         for n in 0..1000 {
-            let other = agents.share(agent(&n.to_string()));
-            assert!(!Rc::ptr_eq(&first, &other));
-            assert!(agents.known.len() <= 2 * Agents::FORGOTTEN_MIN, "{}", agents.known.len());
+            let other = common.share(ConnectionInfo::new(&format!("/{n}"), None, agent(&n.to_string())));
+            assert!(!Rc::ptr_eq(&first.agent, &other.agent));
+            let known = common.agents.known.len().max(common.targets.known.len());
+            assert!(known <= 2 * Shared::<Agent>::FORGOTTEN_MIN, "{known}");
         }
-        assert!(Rc::ptr_eq(&first, &agents.share(agent("one"))));
-        let info = ConnectionInfo { path: "/p?q=1".into(), agent: first, claims: None };
-        let written = serde_json::to_string(&info).unwrap();
+        let again = common.share(ConnectionInfo::new("/room", None, agent("one")));
+        assert!(Rc::ptr_eq(&first.agent, &again.agent));
+    }
+
+    #[test]
+    fn sessions_of_one_room_share_their_target_and_keep_their_path() {
+        let mut common = Common::default();
+        let mut info = |id: &str, path: &str| {
+            common.share(ConnectionInfo::new(path, SessionId::parse(id), agent("one")))
+        };
+        let one = info("id-1", "/p?q=1&statsSessionId=id-1&isReconnect=true");
+        let two = info("id-2", "/p?q=1&statsSessionId=id-2&isReconnect=true");
+        assert!(Rc::ptr_eq(&one.target, &two.target));
+        assert_eq!(two.path(), "/p?q=1&statsSessionId=id-2&isReconnect=true");
+        // The id stands there twice, in another form, or not at all.
+        for path in ["/id-3/id-3?statsSessionId=id-3", "/?statsSessionId=%69d-3", "/id-"] {
+            assert_eq!(info("id-3", path).path(), path);
+        }
+        let written = serde_json::to_string(&info("x", "/p?s=x&q=1")).unwrap();
         assert_eq!(
             written,
-            r#"{"path":"/p?q=1","origin":"https://a","url":"https://a/p?q=1","userAgent":"one","clientProtocol":"","statsFormat":"safari","clientType":"RTCSTATS_CLIENT"}"#
+            r#"{"path":"/p?s=x&q=1","origin":"https://a","url":"https://a/p?s=x&q=1","userAgent":"one","clientProtocol":"","statsFormat":"safari","clientType":"RTCSTATS_CLIENT"}"#
         );
     }
 }

@@ -17,15 +17,13 @@
 //! `dump.flush_total_bytes` plus one message (`slabs`); what is held of clients that are gone by a number of its own (`held`); the
 //! effects by what one turn of the loop can cause.
 
-use crate::moment::Moment;
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::{Level, error};
 
-use crate::client::{Agents, ConnectionInfo, SessionId};
+use crate::client::{Common, ConnectionInfo, SessionId};
 use crate::dump::{DumpFile, DumpStore};
 use crate::durability::Durability;
 use crate::ended::EndedJournal;
@@ -34,6 +32,7 @@ use crate::jobs::Job;
 use crate::limited;
 use crate::logging::{RateLimit, member};
 use crate::metrics::{Tally, WaitingEnd};
+use crate::moment::Moment;
 use crate::reactor::slots::SlotId;
 use crate::reasons::CloseReason;
 use crate::session::{Arrival, Departure, Expiry, Farewell, Sessions, State};
@@ -181,7 +180,7 @@ impl Ending {
 pub struct Collector {
     settings: CollectorSettings,
     sessions: Sessions,
-    agents: Agents,
+    common: Common,
     dumps: DumpStore,
     /// Sessions with gathered lines; at most one place per session.
     flush_queue: FlushQueue,
@@ -204,8 +203,8 @@ pub struct Collector {
     durability: Option<Durability>,
     /// The memory of ended sessions on disk.
     journal: EndedJournal,
-    /// Entries taken so far.
-    entries: u64,
+    /// When the last entry came, or as much later as tells it from the one before.
+    last_entry: Moment,
     /// Bytes of the dumps that are open or wait.
     bytes_in_progress: u64,
     /// The last sign of life of the server before this one.
@@ -253,7 +252,7 @@ impl Collector {
         Self {
             settings,
             sessions,
-            agents: Agents::default(),
+            common: Common::default(),
             dumps,
             flush_queue: FlushQueue::default(),
             slabs: Slabs::default(),
@@ -265,7 +264,7 @@ impl Collector {
             disk: Disk::default(),
             durability: None,
             journal,
-            entries: 0,
+            last_entry: Moment::at(0),
             bytes_in_progress: 0,
             last_heartbeat,
             log_limits: LogLimits::new(),
@@ -274,15 +273,14 @@ impl Collector {
 
     /// What a connection said about itself, to be kept with as little memory as possible.
     #[must_use]
-    pub fn share(&mut self, info: ConnectionInfo) -> Rc<ConnectionInfo> {
-        let agent = self.agents.share(info.agent);
-        Rc::new(ConnectionInfo { agent, ..info })
+    pub fn share(&mut self, info: ConnectionInfo) -> ConnectionInfo {
+        self.common.share(info)
     }
 
     /// The format in which a user agent sends its statistics, by the rules of the extraction.
     #[must_use]
     pub fn stats_format(&mut self, user_agent: &str) -> &'static str {
-        self.agents.stats_format(user_agent, extract::stats_format)
+        self.common.stats_format(user_agent, extract::stats_format)
     }
 
     /// Nothing is acknowledged from now on before `durability` has synced it.
@@ -365,7 +363,7 @@ impl Collector {
         tally: &mut Tally,
         now: Now,
     ) -> Result<u64, Ending> {
-        let Some(id) = feeder.url_id.clone() else { return Ok(0) };
+        let Some(id) = feeder.info.session_id.clone() else { return Ok(0) };
         self.recover_before_scan(&id, tally, now);
         // The greeting names what is in the dump, so the dump must be there.
         if let Some(known) = self.sessions.under(&id) {

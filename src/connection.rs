@@ -4,18 +4,17 @@
 //! fed) and *closing* (the last bytes are out or on their way; what still comes is drained, so that no reset destroys
 //! them). Generic over the transport, so that every split of the bytes can be played in a test; names no mio, no file.
 //!
-//! Memory: nothing but this struct and `OpenSocket` while no head, message or answer is incomplete. All reads go
-//! into one buffer shared by all connections.
+//! Memory: nothing but this struct while no head, message or answer is incomplete. All reads go into one buffer shared by
+//! all connections.
 //! Rules: RFC 6455 5.5, 7; our contract, section 5.
 
-use crate::moment::Moment;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use log::Level;
 
-use crate::address::AddressKey;
 use crate::auth::{Claims, Denied};
 use crate::collector::{Collector, Ending, Feeder, LINES_PER_S, Now};
 use crate::gate::Gate;
@@ -24,6 +23,7 @@ use crate::http::{self, HeadLimits, HeadStatus, Method, Route};
 use crate::limited;
 use crate::logging::{Peer, RateLimit, member, value};
 use crate::metrics::{MessageKind, Tally};
+use crate::moment::Moment;
 use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, Refusal};
 use crate::session::Farewell;
@@ -140,17 +140,20 @@ pub enum Step {
     Gone,
 }
 
+/// Where a connection stands, and who it is, which in the open phase the feeder knows. Most are open.
 #[derive(Debug)]
 enum Phase {
     /// Collecting the request head.
     Head {
+        who: Who,
         /// What has come so far when it was not all in one read; at most `limits.head_bytes`.
         received: Vec<u8>,
     },
     /// Upgraded.
-    Open(Box<OpenSocket>),
+    Open(OpenSocket),
     /// The last bytes are queued.
     Closing {
+        who: Who,
         /// Whether the peer has closed, too: then all is over once our answer is out.
         is_agreed: bool,
         /// Whether our side is closed already.
@@ -158,6 +161,14 @@ enum Phase {
         /// What was read and thrown away.
         drained_bytes: usize,
     },
+}
+
+/// Name and address of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Who {
+    id: SlotId,
+    /// The other end of the socket; once upgraded, the client that a trusted proxy names.
+    peer: IpAddr,
 }
 
 #[derive(Debug)]
@@ -181,10 +192,6 @@ impl Outgoing {
         self.bytes.len() - self.sent
     }
 
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// So many bytes have left. What has left is let go of now and then, for a peer that always leaves a little.
     fn advance(&mut self, count: usize) {
         self.sent += count;
@@ -198,20 +205,17 @@ impl Outgoing {
 /// One socket.
 #[derive(Debug)]
 pub struct Connection<S> {
-    id: SlotId,
     stream: S,
-    /// The other end of the socket; once upgraded, the client that a trusted proxy names.
-    peer: IpAddr,
     phase: Phase,
-    outgoing: Outgoing,
-    /// When the peer last gave a sign of life; while in the head phase, when it was accepted.
+    /// While there is anything that the socket did not take yet.
+    outgoing: Option<Box<Outgoing>>,
+    /// When the peer last gave a sign of life; in the head phase, when it was accepted; in the closing one, when that began.
     last_heard: Moment,
-    /// When the current phase ends by itself.
-    deadline: Moment,
-    is_pinged: bool,
+    /// Whether half of the idle limit has passed since then.
+    is_quiet: bool,
     is_counted_open: bool,
-    /// For whom it counts in the limit of connections per address; the reactor gives it back at the end.
-    pub counted: Option<AddressKey>,
+    /// Whether it counts for its peer in the limit of connections per address; the reactor gives it back at the end.
+    pub is_counted: bool,
     /// The reactor's: whether it stands in the queue of those that have more to read.
     pub is_ready: bool,
     /// The reactor's: whether the end of the stream was signalled, so that it must be read to its end.
@@ -223,18 +227,15 @@ pub struct Connection<S> {
 impl<S: Transport> Connection<S> {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(id: SlotId, stream: S, peer: IpAddr, limits: &ConnectionLimits, now: Moment) -> Self {
+    pub fn new(id: SlotId, stream: S, peer: IpAddr, now: Moment) -> Self {
         Self {
-            id,
             stream,
-            peer,
-            phase: Phase::Head { received: Vec::new() },
-            outgoing: Outgoing::default(),
+            phase: Phase::Head { who: Who { id, peer }, received: Vec::new() },
+            outgoing: None,
             last_heard: now,
-            deadline: now + limits.head_timeout,
-            is_pinged: false,
+            is_quiet: false,
             is_counted_open: false,
-            counted: None,
+            is_counted: false,
             is_ready: false,
             is_read_closed: false,
             awaits_writable: false,
@@ -246,10 +247,32 @@ impl<S: Transport> Connection<S> {
         &mut self.stream
     }
 
+    fn who(&self) -> Who {
+        match &self.phase {
+            Phase::Head { who, .. } | Phase::Closing { who, .. } => *who,
+            Phase::Open(OpenSocket { feeder, .. }) => Who { id: feeder.connection, peer: feeder.address },
+        }
+    }
+
+    /// The other end of the socket; once upgraded, the client that a trusted proxy names.
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.who().peer
+    }
+
+    /// What is written next goes to the end of this.
+    fn outgoing(&mut self) -> &mut Vec<u8> {
+        &mut self.outgoing.get_or_insert_default().bytes
+    }
+
+    fn outgoing_bytes(&self) -> usize {
+        self.outgoing.as_ref().map_or(0, |outgoing| outgoing.len())
+    }
+
     /// Whether bytes wait for the socket to take them.
     #[must_use]
     pub fn wants_write(&self) -> bool {
-        !self.outgoing.is_empty() || self.stream.wants_write()
+        self.outgoing.is_some() || self.stream.wants_write()
     }
 
     /// Whether it is upgraded and not yet closing.
@@ -266,8 +289,14 @@ impl<S: Transport> Connection<S> {
 
     /// When [`Connection::expire`] is to be called.
     #[must_use]
-    pub fn deadline(&self) -> Moment {
-        self.deadline
+    pub fn deadline(&self, limits: &ConnectionLimits) -> Moment {
+        let time = match self.phase {
+            Phase::Head { .. } => limits.head_timeout,
+            Phase::Open(_) if self.is_quiet => limits.idle,
+            Phase::Open(_) => limits.idle / 2,
+            Phase::Closing { .. } => CLOSING_TIME,
+        };
+        self.last_heard + time
     }
 
     /// Reads once and handles what came.
@@ -299,7 +328,7 @@ impl<S: Transport> Connection<S> {
 
     fn handle(&mut self, bytes: &mut [u8], turn: &mut Turn<'_>) {
         match &mut self.phase {
-            Phase::Head { received } => {
+            Phase::Head { received, .. } => {
                 if received.is_empty() {
                     self.head(bytes, turn);
                 } else {
@@ -321,13 +350,13 @@ impl<S: Transport> Connection<S> {
         }
         let (head_len, upgrade) = match http::parse_head(bytes, &turn.limits.head) {
             HeadStatus::Incomplete => {
-                if let Phase::Head { received } = &mut self.phase {
+                if let Phase::Head { received, .. } = &mut self.phase {
                     *received = bytes.to_vec();
                 }
                 return;
             }
             HeadStatus::TlsClientHello => {
-                self.outgoing.bytes.extend_from_slice(&http::TLS_ALERT);
+                self.outgoing().extend_from_slice(&http::TLS_ALERT);
                 return self.refused(Refusal::BadRequest, turn);
             }
             HeadStatus::Refused(fault) => {
@@ -353,12 +382,13 @@ impl<S: Transport> Connection<S> {
                 turn,
             );
         }
-        match turn.gate.admit(self.peer, &upgrade.forwarding, &mut self.counted) {
-            Ok(client) => self.peer = client,
+        let who = self.who();
+        let client = match turn.gate.admit(who.peer, &upgrade.forwarding, &mut self.is_counted) {
+            Ok(peer) => Who { peer, ..who },
             Err(refusal) => return self.refuse(refusal, refusal_text(refusal), Method::Get, turn),
-        }
+        };
         let verdict = turn.gate.authorize(&upgrade, turn.now.wall);
-        self.upgrade(&upgrade, verdict, turn);
+        self.upgrade(client, &upgrade, verdict, turn);
         // A client may send frames right behind its head.
         if let (true, Some(frames)) = (self.is_open(), bytes.get_mut(head_len..))
             && !frames.is_empty()
@@ -371,7 +401,7 @@ impl<S: Transport> Connection<S> {
         if turn.refusal == Some(Refusal::Draining) {
             return self.refuse(Refusal::Draining, refusal_text(Refusal::Draining), method, turn);
         }
-        http::write_ok(&mut self.outgoing.bytes);
+        http::write_ok(self.outgoing());
         self.start_closing(turn.now.instant);
     }
 
@@ -386,13 +416,14 @@ impl<S: Transport> Connection<S> {
     }
 
     fn refuse(&mut self, refusal: Refusal, text: &str, method: Method, turn: &mut Turn<'_>) {
-        http::write_refusal(&mut self.outgoing.bytes, refusal, text, method);
+        http::write_refusal(self.outgoing(), refusal, text, method);
         self.refused(refusal, turn);
     }
 
     fn refused(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
         turn.tally.connections_refused.add_one(refusal);
-        let (id, peer, reason) = (self.id, Peer(self.peer), refusal.label());
+        let Who { id, peer } = self.who();
+        let (peer, reason) = (Peer(peer), refusal.label());
         limited!(
             turn.lines.refuse,
             turn.now.instant,
@@ -403,19 +434,23 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Grants the upgrade. Whoever may not send is told so in a close frame: a browser's page learns no HTTP status.
-    fn upgrade(&mut self, upgrade: &Upgrade, verdict: Result<Option<Claims>, Denied>, turn: &mut Turn<'_>) {
-        upgrade.write_response(&mut self.outgoing.bytes);
+    fn upgrade(
+        &mut self,
+        who: Who,
+        upgrade: &Upgrade,
+        verdict: Result<Option<Claims>, Denied>,
+        turn: &mut Turn<'_>,
+    ) {
+        upgrade.write_response(self.outgoing());
         let stats_format = turn.collector.stats_format(&upgrade.user_agent);
         let mut info = upgrade.connection_info(stats_format);
-        let denied = verdict.map(|claims| info.claims = claims.map(Box::new)).err();
+        let denied = verdict.map(|claims| info.claims = claims.map(Rc::new)).err();
         let info = turn.collector.share(info);
-        let mut feeder =
-            Feeder::new(self.id, upgrade.client_type, self.peer, info, upgrade.session_id.clone());
+        let mut feeder = Feeder::new(who.id, upgrade.client_type, who.peer, info);
         turn.tally.connections_upgraded += 1;
         self.is_counted_open = true;
         self.last_heard = turn.now.instant;
-        self.deadline = turn.now.instant + turn.limits.idle / 2;
-        let (id, peer, client) = (self.id, Peer(self.peer), upgrade.client_type.name());
+        let (id, peer, client) = (who.id, Peer(who.peer), upgrade.client_type.name());
         let session = member("session", upgrade.session_id.as_ref());
         limited!(
             turn.lines.open,
@@ -429,11 +464,11 @@ impl<S: Transport> Connection<S> {
                 Err(Ending { reason: CloseReason::Unauthorized, text: denied.to_string().into() })
             }
         };
-        self.phase = Phase::Open(Box::new(OpenSocket { decoder: Decoder::default(), feeder }));
+        self.phase = Phase::Open(OpenSocket { decoder: Decoder::default(), feeder });
         match greeted {
             Ok(number) => {
                 let greeting = format!(r#"{{"type":"sn","body":{{"value":{number},"state":"initial"}}}}"#);
-                websocket::push_text(&mut self.outgoing.bytes, &greeting);
+                websocket::push_text(self.outgoing(), &greeting);
             }
             Err(ending) => self.close(&ending, turn),
         }
@@ -468,10 +503,12 @@ impl<S: Transport> Connection<S> {
                         }
                         Event::Ping(payload) => {
                             turn.tally.pings_received += 1;
-                            if self.outgoing.is_empty() {
-                                websocket::push_pong(&mut self.outgoing.bytes, &payload);
-                            } else {
-                                self.outgoing.late_pong = Some(payload.into_owned().into());
+                            match &mut self.outgoing {
+                                Some(outgoing) => outgoing.late_pong = Some(payload.into_owned().into()),
+                                None => {
+                                    let outgoing = self.outgoing.get_or_insert_default();
+                                    websocket::push_pong(&mut outgoing.bytes, &payload);
+                                }
                             }
                         }
                         Event::Pong(_) => turn.tally.pongs_received += 1,
@@ -488,7 +525,7 @@ impl<S: Transport> Connection<S> {
         *turn.incomplete_bytes = (*turn.incomplete_bytes + held).saturating_sub(held_before);
         if heard {
             self.last_heard = turn.now.instant;
-            self.is_pinged = false;
+            self.is_quiet = false;
         }
         match ending {
             Some(Ended::ByUs(ending)) => self.close(&ending, turn),
@@ -508,7 +545,7 @@ impl<S: Transport> Connection<S> {
     fn closed_by_peer(&mut self, code: Option<u16>, turn: &mut Turn<'_>) {
         let farewell = if code == Some(CODE_LEFT) { Farewell::ForGood } else { Farewell::MayReturn };
         self.leave(farewell, turn);
-        websocket::push_close(&mut self.outgoing.bytes, code, "");
+        websocket::push_close(self.outgoing(), code, "");
         self.ended(CloseReason::PeerClosed, &format!("code={}", code.unwrap_or(1005)), turn);
         self.start_closing(turn.now.instant);
         if let Phase::Closing { is_agreed, .. } = &mut self.phase {
@@ -525,7 +562,7 @@ impl<S: Transport> Connection<S> {
         }
         self.leave(Farewell::MayReturn, turn);
         if let Some(code) = reason.code() {
-            websocket::push_close(&mut self.outgoing.bytes, Some(code), &ending.text);
+            websocket::push_close(self.outgoing(), Some(code), &ending.text);
         }
         self.ended(reason, &ending.text, turn);
         self.start_closing(turn.now.instant);
@@ -542,7 +579,7 @@ impl<S: Transport> Connection<S> {
     fn ended(&self, reason: CloseReason, detail: &str, turn: &mut Turn<'_>) {
         turn.tally.connections_closed.add_one(reason);
         let detail = member("detail", Some(detail).filter(|detail| !detail.is_empty()).map(value));
-        let (id, reason) = (self.id, reason.label());
+        let (id, reason) = (self.who().id, reason.label());
         limited!(
             turn.lines.close,
             turn.now.instant,
@@ -552,9 +589,11 @@ impl<S: Transport> Connection<S> {
     }
 
     fn start_closing(&mut self, now: Moment) {
-        self.phase = Phase::Closing { is_agreed: false, is_shut: false, drained_bytes: 0 };
-        self.outgoing.late_pong = None;
-        self.deadline = now + CLOSING_TIME;
+        self.phase = Phase::Closing { who: self.who(), is_agreed: false, is_shut: false, drained_bytes: 0 };
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.late_pong = None;
+        }
+        self.last_heard = now;
     }
 
     fn end_of_stream(&mut self, turn: &mut Turn<'_>) -> Step {
@@ -590,17 +629,20 @@ impl<S: Transport> Connection<S> {
 
     /// Writes what is queued, as far as the socket takes it.
     pub fn write(&mut self, turn: &mut Turn<'_>) -> Step {
-        loop {
-            let rest = self.outgoing.bytes.get(self.outgoing.sent..).unwrap_or_default();
+        while let Some(outgoing) = &mut self.outgoing {
+            let rest = outgoing.bytes.get(outgoing.sent..).unwrap_or_default();
             if rest.is_empty() {
-                self.outgoing.bytes = Vec::new();
-                self.outgoing.sent = 0;
-                let Some(payload) = self.outgoing.late_pong.take() else { break };
-                websocket::push_pong(&mut self.outgoing.bytes, &payload);
+                match outgoing.late_pong.take() {
+                    None => self.outgoing = None,
+                    Some(payload) => {
+                        **outgoing = Outgoing::default();
+                        websocket::push_pong(&mut outgoing.bytes, &payload);
+                    }
+                }
                 continue;
             }
             match self.stream.write(rest) {
-                Ok(count) => self.outgoing.advance(count),
+                Ok(count) => outgoing.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.transport_failed(turn, &error),
@@ -609,11 +651,11 @@ impl<S: Transport> Connection<S> {
         if let Err(error) = self.stream.flush() {
             return self.transport_failed(turn, &error);
         }
-        if self.outgoing.len() > turn.limits.outgoing_bytes_max {
+        if self.outgoing_bytes() > turn.limits.outgoing_bytes_max {
             return self.too_slow(turn);
         }
         let waits = self.wants_write();
-        if let Phase::Closing { is_agreed, is_shut, drained_bytes } = &mut self.phase {
+        if let Phase::Closing { is_agreed, is_shut, drained_bytes, .. } = &mut self.phase {
             if !waits && *is_agreed {
                 // A server closes first (RFC 6455 7.1.1). Nothing may follow a close frame, so no answer is lost by it.
                 self.stream.say_goodbye();
@@ -636,7 +678,7 @@ impl<S: Transport> Connection<S> {
         if self.is_open() {
             let text = format!(
                 "outgoing_bytes={} outgoing_bytes_max={}",
-                self.outgoing.len(),
+                self.outgoing_bytes(),
                 turn.limits.outgoing_bytes_max
             );
             self.leave(Farewell::MayReturn, turn);
@@ -649,7 +691,7 @@ impl<S: Transport> Connection<S> {
     pub fn acknowledge(&mut self, number: u64) {
         if self.is_open() {
             let text = format!(r#"{{"type":"sn","body":{{"value":{number}}}}}"#);
-            websocket::push_text(&mut self.outgoing.bytes, &text);
+            websocket::push_text(self.outgoing(), &text);
         }
     }
 
@@ -686,14 +728,11 @@ impl<S: Transport> Connection<S> {
             let text =
                 format!("silent for {} s, at most {} s are allowed", silence.as_secs(), idle.as_secs());
             self.close(&Ending { reason: CloseReason::Idle, text: text.into() }, turn);
-        } else if silence < idle / 2 {
-            self.deadline = self.last_heard + idle / 2;
-        } else {
-            self.deadline = self.last_heard + idle;
-            if !self.is_pinged && self.outgoing.is_empty() {
-                self.is_pinged = true;
+        } else if silence >= idle / 2 && !self.is_quiet {
+            self.is_quiet = true;
+            if self.outgoing.is_none() {
                 turn.tally.pings_sent += 1;
-                websocket::push_ping(&mut self.outgoing.bytes, b"");
+                websocket::push_ping(self.outgoing(), b"");
             }
         }
         self.write(turn)

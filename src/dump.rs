@@ -34,6 +34,9 @@ const PARTS_IN_ORDER: u32 = 8;
 /// Numbers tried from the counter before giving up.
 const PARTS_FROM_COUNTER: u32 = 64;
 
+/// No place in the cache of descriptors.
+const NOWHERE: u32 = u32::MAX;
+
 /// One dump on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DumpFile {
@@ -46,14 +49,14 @@ pub struct DumpFile {
     /// Device and inode, so that a reopened file is known to be the same.
     pub identity: (u64, u64),
     /// Its place in the cache of descriptors, as a hint.
-    cached: usize,
+    cached: u32,
 }
 
 impl DumpFile {
     /// A dump that was found at start or when its client came back.
     #[must_use]
     pub fn found(name: &str, part: u32, size_bytes: u64, identity: (u64, u64)) -> Self {
-        Self { name: name.into(), part, size_bytes, identity, cached: usize::MAX }
+        Self { name: name.into(), part, size_bytes, identity, cached: NOWHERE }
     }
 }
 
@@ -156,7 +159,7 @@ impl DumpStore {
         let (name, part, file) = self.create_free_name(id).map_err(failed)?;
         let stat = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
         let mut dump =
-            DumpFile { name, part, size_bytes: 0, identity: (stat.st_dev, stat.st_ino), cached: usize::MAX };
+            DumpFile { name, part, size_bytes: 0, identity: (stat.st_dev, stat.st_ino), cached: NOWHERE };
         self.open.put(owner, &mut dump, file);
         let mut first = Vec::with_capacity(512);
         first_line(part, &mut first);
@@ -360,8 +363,8 @@ struct OpenFile {
 #[derive(Debug)]
 struct OpenFiles {
     places: Vec<Option<OpenFile>>,
-    free: Vec<usize>,
-    hand: usize,
+    free: Vec<u32>,
+    hand: u32,
     max: usize,
 }
 
@@ -374,28 +377,34 @@ impl OpenFiles {
         self.places.len() - self.free.len()
     }
 
+    /// There are never more than descriptors, so it is exact.
+    fn places_len(&self) -> u32 {
+        u32::try_from(self.places.len()).unwrap_or(NOWHERE)
+    }
+
     fn find(&mut self, owner: SlotId, dump: &DumpFile) -> Option<&Arc<File>> {
-        let place = self.places.get_mut(dump.cached)?.as_mut().filter(|place| place.owner == owner)?;
+        let place =
+            self.places.get_mut(dump.cached as usize)?.as_mut().filter(|place| place.owner == owner)?;
         place.used = true;
         Some(&place.file)
     }
 
     fn put(&mut self, owner: SlotId, dump: &mut DumpFile, file: File) {
         let index = self.make_room();
-        if let Some(place) = self.places.get_mut(index) {
+        if let Some(place) = self.places.get_mut(index as usize) {
             *place = Some(OpenFile { owner, file: Arc::new(file), used: true });
             dump.cached = index;
         }
     }
 
     /// An empty place.
-    fn make_room(&mut self) -> usize {
+    fn make_room(&mut self) -> u32 {
         if self.len() >= self.max {
             self.evict();
         }
         self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
-            self.places.len() - 1
+            self.places_len() - 1
         })
     }
 
@@ -409,8 +418,8 @@ impl OpenFiles {
     /// Closes one that was not used since the hand last passed it. There is one, because passing clears the mark.
     fn evict(&mut self) {
         while self.len() > 0 {
-            self.hand = (self.hand + 1) % self.places.len();
-            match self.places.get_mut(self.hand) {
+            self.hand = (self.hand + 1) % self.places_len();
+            match self.places.get_mut(self.hand as usize) {
                 Some(Some(place)) if place.used => place.used = false,
                 Some(place @ Some(_)) => {
                     *place = None;
@@ -423,7 +432,7 @@ impl OpenFiles {
     }
 
     fn forget(&mut self, owner: SlotId, dump: &DumpFile) {
-        let Some(place) = self.places.get_mut(dump.cached) else { return };
+        let Some(place) = self.places.get_mut(dump.cached as usize) else { return };
         if place.as_ref().is_some_and(|open| open.owner == owner) {
             *place = None;
             self.free.push(dump.cached);

@@ -4,7 +4,6 @@
 //! and trusted proxies are exempt from the limit per address, because they stand for many clients: a proxy's
 //! connection counts for the client that it names, see [`crate::address`].
 
-use crate::moment::Moment;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +11,7 @@ use crate::address::{self, AddressCounts, AddressKey};
 use crate::auth::{Auth, Claims, Denied};
 use crate::config::{Config, Network};
 use crate::handshake::{Forwarding, Upgrade};
+use crate::moment::Moment;
 use crate::reasons::Refusal;
 
 /// Keeps the gate.
@@ -55,16 +55,16 @@ impl Gate {
         self.handshakes.refill(now);
     }
 
-    /// A socket was accepted. Returns for whom it counts already: for the peer itself, unless others stand behind it.
+    /// A socket was accepted. Returns whether it counts for the peer already: not when others stand behind it.
     ///
     /// # Errors
     /// [`Refusal::TooManyRequests`] when that peer has too many.
-    pub fn accept(&mut self, peer: IpAddr) -> Result<Option<AddressKey>, Refusal> {
+    pub fn accept(&mut self, peer: IpAddr) -> Result<bool, Refusal> {
         self.count(peer.to_canonical())
     }
 
-    /// A head asks for an upgrade. Returns the client's address; `counted` is for whom the connection counts, before
-    /// and after.
+    /// A head asks for an upgrade. Returns the client's address; `is_counted` says whether the connection counts for the
+    /// peer, before, and for the client, after.
     ///
     /// # Errors
     /// [`Refusal::TooManyRequests`] when that client has too many connections, or there are too many handshakes.
@@ -72,14 +72,17 @@ impl Gate {
         &mut self,
         peer: IpAddr,
         forwarding: &Forwarding,
-        counted: &mut Option<AddressKey>,
+        is_counted: &mut bool,
     ) -> Result<IpAddr, Refusal> {
-        let client = address::client_address(peer, forwarding, &self.trusted_proxies);
-        if counted.is_none() {
-            *counted = self.count(client)?;
-        }
         if self.handshakes.left == 0 {
             return Err(Refusal::TooManyRequests);
+        }
+        let client = address::client_address(peer, forwarding, &self.trusted_proxies);
+        if !*is_counted || AddressKey::of(client) != AddressKey::of(peer) {
+            if std::mem::take(is_counted) {
+                self.leave(peer);
+            }
+            *is_counted = self.count(client)?;
         }
         self.handshakes.left -= 1;
         Ok(client)
@@ -93,22 +96,18 @@ impl Gate {
         self.auth.check(upgrade, now)
     }
 
-    fn count(&mut self, client: IpAddr) -> Result<Option<AddressKey>, Refusal> {
+    fn count(&mut self, client: IpAddr) -> Result<bool, Refusal> {
         let is_exempt = client.is_loopback() || address::is_trusted(client, &self.trusted_proxies);
         if self.per_address_max == 0 || is_exempt {
-            return Ok(None);
+            return Ok(false);
         }
-        let key = AddressKey::of(client);
-        if self.addresses.enter(key, self.per_address_max) {
-            Ok(Some(key))
-        } else {
-            Err(Refusal::TooManyRequests)
-        }
+        let is_in = self.addresses.enter(AddressKey::of(client), self.per_address_max);
+        is_in.then_some(true).ok_or(Refusal::TooManyRequests)
     }
 
     /// A counted connection is gone.
-    pub fn leave(&mut self, counted: AddressKey) {
-        self.addresses.leave(counted);
+    pub fn leave(&mut self, address: IpAddr) {
+        self.addresses.leave(AddressKey::of(address));
     }
 }
 
@@ -167,15 +166,15 @@ mod tests {
     fn direct_peers_count_from_the_accept_on() {
         let (mut gate, _) = gate(1, 100);
         let mut counted = gate.accept(ip("::ffff:192.0.2.1")).unwrap();
-        assert!(counted.is_some());
+        assert!(counted);
         assert_eq!(gate.accept(ip("192.0.2.1")), Err(Refusal::TooManyRequests));
         let none = Forwarding::default();
         assert_eq!(gate.admit(ip("::ffff:192.0.2.1"), &none, &mut counted), Ok(ip("192.0.2.1")));
-        gate.leave(counted.unwrap());
-        assert!(gate.accept(ip("192.0.2.1")).unwrap().is_some());
+        gate.leave(ip("::ffff:192.0.2.1"));
+        assert!(gate.accept(ip("192.0.2.1")).unwrap());
         for exempt in ["127.0.0.1", "::1", "::ffff:127.0.0.9", "10.1.2.3"] {
             for _ in 0..3 {
-                assert_eq!(gate.accept(ip(exempt)), Ok(None), "{exempt}");
+                assert_eq!(gate.accept(ip(exempt)), Ok(false), "{exempt}");
             }
         }
     }
@@ -189,20 +188,34 @@ mod tests {
             gate.admit(ip("10.0.0.1"), forwarding, &mut counted).map(|_| counted)
         };
         for _ in 0..2 {
-            assert!(enter(&behind("6.6.6.6, 192.0.2.1")).unwrap().is_some());
+            assert!(enter(&behind("6.6.6.6, 192.0.2.1")).unwrap());
         }
         assert_eq!(enter(&behind("7.7.7.7, 192.0.2.1")), Err(Refusal::TooManyRequests));
-        assert!(enter(&behind("192.0.2.2")).unwrap().is_some());
+        assert!(enter(&behind("192.0.2.2")).unwrap());
         for _ in 0..5 {
-            assert_eq!(enter(&Forwarding::default()), Ok(None));
+            assert_eq!(enter(&Forwarding::default()), Ok(false));
         }
+    }
+
+    /// A peer that has become a trusted proxy since it was accepted counts for its client from the upgrade on.
+    #[test]
+    fn a_connection_counts_for_one_address_at_a_time() {
+        let (mut gate, _) = gate(1, 100);
+        gate.trusted_proxies.clear();
+        let mut counted = gate.accept(ip("10.0.0.1")).unwrap();
+        gate.trusted_proxies.push("10.0.0.0/8".parse().unwrap());
+        assert_eq!(gate.admit(ip("10.0.0.1"), &behind("192.0.2.1"), &mut counted), Ok(ip("192.0.2.1")));
+        assert!(counted);
+        assert_eq!(gate.accept(ip("192.0.2.1")), Err(Refusal::TooManyRequests));
+        gate.leave(ip("192.0.2.1"));
+        assert!(gate.addresses.is_empty());
     }
 
     #[test]
     fn zero_sets_no_limit_per_address() {
         let (mut gate, _) = gate(0, 100);
         for _ in 0..5 {
-            assert_eq!(gate.accept(ip("192.0.2.1")), Ok(None));
+            assert_eq!(gate.accept(ip("192.0.2.1")), Ok(false));
         }
     }
 
@@ -212,7 +225,7 @@ mod tests {
         let (mut gate, start) = gate(0, 10);
         let admitted = |gate: &mut Gate| {
             let admit = |_: &i32| {
-                gate.admit(ip("192.0.2.1"), &Forwarding::default(), &mut None) == Ok(ip("192.0.2.1"))
+                gate.admit(ip("192.0.2.1"), &Forwarding::default(), &mut false) == Ok(ip("192.0.2.1"))
             };
             (0..100).filter(admit).count()
         };

@@ -14,7 +14,6 @@
 mod json;
 mod text;
 
-use crate::moment::Moment;
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, IsTerminal};
@@ -29,6 +28,7 @@ use simplelog::{
 use time::OffsetDateTime;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::moment::Moment;
 pub use text::{Chain, Member, Value, chain, member, value};
 
 /// Starts logging to standard error; from then on a panic is a log line, too.

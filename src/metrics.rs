@@ -21,7 +21,6 @@ pub mod sketch;
 pub mod summary;
 mod tally;
 
-use crate::moment::Moment;
 use std::time::{Duration, SystemTime};
 
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -35,6 +34,7 @@ use crate::metrics::collector::{Process, QueueSize, SharedSummary};
 use crate::metrics::families::{as_f64, as_i64, counter, counters_by, gauge, histogram, take};
 use crate::metrics::summary::Window;
 use crate::metrics::tally::tally;
+use crate::moment::Moment;
 use crate::reasons::{CloseReason, JoinedBy, Refusal, RemovalReason, RequestFault};
 
 /// The window of every summary that has one (contract).

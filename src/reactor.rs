@@ -12,7 +12,6 @@ pub mod slots;
 pub mod socket;
 pub mod timers;
 
-use crate::moment::Moment;
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
@@ -33,6 +32,7 @@ use crate::gate::Gate;
 use crate::limited;
 use crate::logging::{RateLimit, chain, value};
 use crate::metrics::{Gauges, Metrics, Tally};
+use crate::moment::Moment;
 use crate::reactor::desk::Desk;
 use crate::reactor::pacer::{Pacer, TurnLoad};
 use crate::reactor::slots::{SlotId, Slots};
@@ -483,12 +483,12 @@ impl Reactor {
                 }
             },
         };
-        let (limits, registry) = (&self.limits, self.poll.registry());
+        let registry = self.poll.registry();
         let mut registered = Ok(());
         let id = self.connections.insert_with(|id| {
             let token = Source::Connection(id).token();
             registered = registry.register(socket.tcp_mut(), token, Interest::READABLE);
-            Connection::new(id, socket, peer, limits, now.instant)
+            Connection::new(id, socket, peer, now.instant)
         });
         if let Err(error) = registered {
             warn!("accept.error conn={id} err={error:?}");
@@ -497,9 +497,9 @@ impl Reactor {
             return;
         }
         let Some(connection) = self.connections.find_mut(id) else { return };
-        self.wheel.schedule(id.index, connection.deadline());
+        self.wheel.schedule(id.index, connection.deadline(&self.limits));
         match self.gate.accept(peer) {
-            Ok(counted) => connection.counted = counted,
+            Ok(is_counted) => connection.is_counted = is_counted,
             Err(refusal) => self.step(id, now, |connection, turn| connection.turn_away(refusal, turn)),
         }
     }
@@ -520,11 +520,15 @@ impl Reactor {
         self.wheel.expire(now.instant, &mut expired);
         for number in expired.drain(..) {
             let Some(id) = self.connections.id_at(number) else { continue };
-            if self.connections.find(id).is_some_and(|connection| connection.deadline() <= now.instant) {
+            if self
+                .connections
+                .find(id)
+                .is_some_and(|connection| connection.deadline(&self.limits) <= now.instant)
+            {
                 self.step(id, now, Connection::expire);
             }
             if let Some(connection) = self.connections.find(id) {
-                self.wheel.schedule(number, connection.deadline());
+                self.wheel.schedule(number, connection.deadline(&self.limits));
             }
         }
         self.expired = expired;
@@ -567,7 +571,7 @@ impl Reactor {
             }
             Step::Again | Step::Park => {}
         }
-        self.wheel.bring_forward(id.index, connection.deadline());
+        self.wheel.bring_forward(id.index, connection.deadline(&self.limits));
         if connection.wants_write() != connection.awaits_writable {
             connection.awaits_writable = connection.wants_write();
             let interest = if connection.awaits_writable {
@@ -593,8 +597,8 @@ impl Reactor {
         if connection.was_upgraded() {
             self.upgraded -= 1;
         }
-        if let Some(counted) = connection.counted {
-            self.gate.leave(counted);
+        if connection.is_counted {
+            self.gate.leave(connection.peer());
         }
         // Closing the descriptor, which nobody else has, takes it out of the event queue.
         drop(connection);

@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -44,7 +45,7 @@ pub const PROOF_BYTES_IN_ALL_MAX: u64 = 1024 * 1024;
 
 /// Room, client address, browser and token, as one number that means nothing outside of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Kin(u64);
+pub struct Kin(NonZeroU64);
 
 /// The sessions of breakout rooms, open and waiting, by their kin. Bounded by the limits of sessions: each is in it once.
 #[derive(Debug, Default)]
@@ -58,11 +59,12 @@ impl Rooms {
     #[must_use]
     pub fn kin(&self, info: &ConnectionInfo, address: IpAddr) -> Kin {
         let mut hasher = self.key.build_hasher();
-        let room = info.path.split('?').next().unwrap_or_default();
+        let path = info.path();
+        let room = path.split('?').next().unwrap_or_default();
         (room, &info.agent.user_agent, address).hash(&mut hasher);
         // Plain values in memory have no way to fail; no claims at all are `null`, which no claims are.
-        serde_json::to_vec(&info.claims).unwrap_or_default().hash(&mut hasher);
-        Kin(hasher.finish())
+        serde_json::to_vec(&info.claims.as_deref()).unwrap_or_default().hash(&mut hasher);
+        Kin(NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN))
     }
 
     /// `session` has named its parent.
@@ -217,7 +219,6 @@ pub fn decide(number: u64, members: &[Member]) -> Decision {
 
 #[cfg(test)]
 mod tests {
-    use crate::moment::Moment;
     use std::collections::{BTreeMap, VecDeque};
     use std::rc::Rc;
     use std::time::Duration;
@@ -226,6 +227,7 @@ mod tests {
     use crate::auth::Claims;
     use crate::client::{Agent, SessionId};
     use crate::dump::DumpFile;
+    use crate::moment::Moment;
     use crate::session::{Arrival, Departure, Farewell, Session, Sessions, State};
     use crate::slabs::Slabs;
 
@@ -367,7 +369,7 @@ mod tests {
         let here = info("/room", "b", None);
         let kin = [1, 2].map(|host| sessions.kin_of(&here, [192, 0, 2, host].into()));
         let id = SessionId::parse("moves").expect("an id");
-        let key = sessions.open(slot(1), id, true, Rc::clone(&here), now);
+        let key = sessions.open(slot(1), id, true, here.clone(), now);
         let alike = |sessions: &Sessions| kin.map(|kin| sessions.members_of(kin));
         sessions.enter_room(key, kin[0]);
         sessions.enter_room(key, kin[0]);
@@ -378,18 +380,17 @@ mod tests {
         assert_eq!(alike(&sessions), [vec![], vec![]]);
     }
 
-    fn info(path: &str, user_agent: &str, claims: Option<Claims>) -> Rc<ConnectionInfo> {
-        Rc::new(ConnectionInfo {
-            path: path.into(),
-            agent: Rc::new(Agent {
-                origin: "".into(),
-                user_agent: user_agent.into(),
-                client_protocol: "3.1_STANDARD".into(),
-                stats_format: "unsupported",
-                client_type: "RTCSTATS_CLIENT",
-            }),
-            claims: claims.map(Box::new),
-        })
+    fn info(path: &str, user_agent: &str, claims: Option<Claims>) -> ConnectionInfo {
+        let agent = Agent {
+            origin: "".into(),
+            user_agent: user_agent.into(),
+            client_protocol: "3.1_STANDARD".into(),
+            stats_format: "unsupported",
+            client_type: "RTCSTATS_CLIENT",
+        };
+        let mut info = ConnectionInfo::new(path, None, Rc::new(agent));
+        info.claims = claims.map(Rc::new);
+        info
     }
 
     #[test]
@@ -457,7 +458,7 @@ mod tests {
         slabs: Slabs,
         dumps: BTreeMap<String, String>,
         names: BTreeMap<SlotId, String>,
-        info: Rc<ConnectionInfo>,
+        info: ConnectionInfo,
         address: IpAddr,
         joined: u64,
         joined_open: u64,
@@ -580,7 +581,7 @@ mod tests {
                     connections += 1;
                     let id =
                         SessionId::parse(&format!("{}-{}", client.name, client.connections)).expect("an id");
-                    let info = Rc::clone(&world.info);
+                    let info = world.info.clone();
                     let is_reconnect = client.connections > 0;
                     let arrival = world.sessions.arrive(slot(connections), &id, is_reconnect, &info, now);
                     let Arrival::Fresh(key) = arrival else { panic!("seed {seed}: {id} is new") };

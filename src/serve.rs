@@ -3,7 +3,6 @@
 //! Everything that can fail at a start fails here, with one message, before the ready line. Order: the folder lock
 //! (so that a second server does no harm), sockets, threads, loop.
 
-use crate::moment::Moment;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use crate::durability::Durability;
 use crate::jobs::Wake;
 use crate::leftovers::Leftovers;
 use crate::metrics::{self, Metrics, MetricsError};
+use crate::moment::Moment;
 use crate::reactor::desk::Desk;
 use crate::reactor::{self, Parts, Reactor, ReactorError};
 use crate::recovery::Scan;

@@ -7,18 +7,19 @@
 //!
 //! Rules: our contract, sections 4 and 7; client: buffering, acknowledgement, reconnect.
 
-use crate::moment::Moment;
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::rc::Rc;
+use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::client::{ConnectionInfo, SessionId};
 use crate::dump::DumpFile;
+use crate::moment::Moment;
 use crate::numbering;
 use crate::reactor::slots::{SlotId, Slots};
 use crate::rooms::{Kin, Rooms};
 use crate::slabs::{Lines, Slabs};
 
+mod by_url;
 mod carried;
 mod ended;
 mod join;
@@ -27,6 +28,7 @@ mod ledger;
 pub use carried::Carried;
 pub use ledger::{Ledger, Mark, Verdict};
 
+use by_url::ByUrl;
 use ended::{Ended, EndedIds};
 
 /// Entries of the waiting queue that may be stale before it is cleaned: sessions that were resumed leave one each.
@@ -77,22 +79,15 @@ pub struct Session {
     pub is_of_url: bool,
     /// Its numbers.
     pub ledger: Ledger,
-    /// The number before the first entry, when the dump does not start at 1.
-    pub continues_from: Option<u64>,
-    /// Lines that are not yet appended; bounded by `dump.flush_bytes` plus one line.
+    /// Lines that are not yet appended; bounded by `dump.flush_bytes` plus one line. The last numbered entry in them is noted.
     pub lines: Lines,
-    /// Where in `lines` the last numbered entry stands.
-    last_numbered: Option<(usize, usize)>,
     /// The file, once the first entries were appended.
     pub dump: Option<DumpFile>,
     /// What the first line will say; `None` once it is written.
-    pub info: Option<Rc<ConnectionInfo>>,
-    /// Server clock of the first entry, ms since 1970.
-    pub started_ms: u64,
-    /// When the last entry came, for idle limits.
+    pub beginning: Option<Box<Beginning>>,
+    /// When the last entry came, for idle limits. Those of one turn of the loop are nanoseconds apart, so it also tells
+    /// which one came first.
     pub last_entry: Moment,
-    /// Which one it was among the entries of all sessions: tells apart what came in one turn of the loop.
-    pub last_entry_order: u64,
     /// When the newest number was last acknowledged.
     pub acknowledged_at: Moment,
     /// Set when its rest may come under another id.
@@ -107,12 +102,29 @@ pub struct Session {
     pub acknowledge_pending: bool,
 }
 
+/// What the first line of a dump says, as long as it is not written.
+#[derive(Debug)]
+pub struct Beginning {
+    /// What its connection said about itself.
+    pub info: ConnectionInfo,
+    /// Server clock of the first entry, ms since 1970.
+    pub started_ms: u64,
+    /// The number before the first entry, when the dump does not start at 1.
+    pub continues_from: Option<NonZeroU64>,
+}
+
+impl Beginning {
+    fn new(info: ConnectionInfo) -> Box<Self> {
+        Box::new(Self { info, started_ms: 0, continues_from: None })
+    }
+}
+
 impl Session {
     fn new(
         id: SessionId,
         connection: SlotId,
         by_url: bool,
-        info: Option<Rc<ConnectionInfo>>,
+        beginning: Option<Box<Beginning>>,
         now: Moment,
     ) -> Self {
         Self {
@@ -122,14 +134,10 @@ impl Session {
             by_url,
             is_of_url: by_url,
             ledger: Ledger::default(),
-            continues_from: None,
             lines: Lines::default(),
-            last_numbered: None,
             dump: None,
-            info,
-            started_ms: 0,
+            beginning,
             last_entry: now,
-            last_entry_order: 0,
             acknowledged_at: now,
             kin: None,
             has_parent: false,
@@ -176,22 +184,26 @@ impl Session {
         let end = self.lines.bytes().saturating_sub(1);
         let line = slabs.slice(&self.lines, start, end);
         let Some(number) = numbering::line_number(line) else { return Verdict::Next };
-        if self.ledger.received() == 0 && number > 1 && self.dump.is_none() && start == 0 {
-            self.continues_from = Some(number - 1);
+        if self.ledger.received() == 0
+            && number > 1
+            && start == 0
+            && let Some(beginning) = &mut self.beginning
+        {
+            beginning.continues_from = NonZeroU64::new(number - 1);
         }
-        let previous = self.last_numbered.map(|(start, end)| slabs.slice(&self.lines, start, end));
+        let previous = self.lines.noted().map(|(start, end)| slabs.slice(&self.lines, start, end));
         let verdict = self.ledger.take(number, line, previous);
         if verdict == Verdict::Duplicate {
             slabs.truncate(&mut self.lines, start);
         } else {
-            self.last_numbered = Some((start, end));
+            self.lines.note((start, end));
         }
         verdict
     }
 
     /// The lines were appended. How safe that is, is for [`Ledger::make_durable`].
     pub fn append(&mut self, slabs: &mut Slabs) {
-        let last = self.last_numbered.take().map(|(start, end)| slabs.slice(&self.lines, start, end));
+        let last = self.lines.noted().map(|(start, end)| slabs.slice(&self.lines, start, end));
         self.ledger.append(last);
         slabs.release(&mut self.lines);
     }
@@ -199,7 +211,6 @@ impl Session {
     /// The lines could not be appended and are dropped. Returns the bytes that are lost unless the client sends
     /// them again.
     pub fn drop_lines(&mut self, slabs: &mut Slabs) -> usize {
-        self.last_numbered = None;
         self.ledger.forget_unwritten();
         slabs.release(&mut self.lines)
     }
@@ -248,7 +259,7 @@ pub enum Farewell {
 pub struct Sessions {
     slots: Slots<Session>,
     /// The session that an id in a URL resumes or takes over.
-    by_url: HashMap<SessionId, SlotId>,
+    by_url: ByUrl,
     /// Those of breakout rooms.
     rooms: Rooms,
     /// Waiting sessions, and those that are held, by deadline. The grace is one constant, so the queue is in order; entries of sessions
@@ -267,7 +278,7 @@ impl Sessions {
     pub fn new(grace: Duration, waiting_max: usize, ended_max: usize) -> Self {
         Self {
             slots: Slots::default(),
-            by_url: HashMap::new(),
+            by_url: ByUrl::default(),
             rooms: Rooms::default(),
             waiting: VecDeque::new(),
             waiting_count: 0,
@@ -309,14 +320,12 @@ impl Sessions {
     /// Whether a session of `id` is open or waiting under the id of a URL.
     #[must_use]
     pub fn is_open_or_waiting(&self, id: &SessionId) -> bool {
-        self.by_url.contains_key(id)
+        self.under(id).is_some()
     }
 
     /// Gives memory back that a crowd of sessions needed.
     pub fn shrink(&mut self) {
-        if self.by_url.len() < self.by_url.capacity() / 8 {
-            self.by_url.shrink_to_fit();
-        }
+        self.by_url.shrink(&self.slots);
         if self.waiting.len() < self.waiting.capacity() / 8 {
             self.waiting.shrink_to_fit();
         }
@@ -335,9 +344,7 @@ impl Sessions {
         if found.state.deadline().is_some() {
             self.waiting_count -= 1;
         }
-        if self.by_url.get(&found.id) == Some(&session) {
-            self.by_url.remove(&found.id);
-        }
+        self.by_url.remove(&found.id, session);
         if let Some(kin) = found.kin {
             self.rooms.leave(kin, session);
         }
@@ -350,10 +357,10 @@ impl Sessions {
         connection: SlotId,
         id: &SessionId,
         is_reconnect: bool,
-        info: &Rc<ConnectionInfo>,
+        info: &ConnectionInfo,
         now: Moment,
     ) -> Arrival {
-        if let Some(&session) = self.by_url.get(id)
+        if let Some(session) = self.under(id)
             && let Some(found) = self.slots.find_mut(session)
         {
             let before = std::mem::replace(&mut found.state, State::Open(connection));
@@ -362,8 +369,8 @@ impl Sessions {
             found.is_of_url = true;
             found.acknowledged_at = now;
             found.ledger.restart_acknowledging();
-            if found.dump.is_none() && found.info.is_none() {
-                found.info = Some(Rc::clone(info));
+            if found.dump.is_none() && found.beginning.is_none() {
+                found.beginning = Some(Beginning::new(info.clone()));
             }
             return match before {
                 State::Open(from) => Arrival::TakenOver { session, from },
@@ -380,11 +387,13 @@ impl Sessions {
             Some(ended) => ended.last,
             None => 0,
         };
-        let session = self.open(connection, id.clone(), true, Rc::clone(info), now);
+        let session = self.open(connection, id.clone(), true, info.clone(), now);
         if let Some(found) = self.slots.find_mut(session) {
             found.ledger = Ledger::recovered(last);
-            found.continues_from = (last > 0).then_some(last);
             found.may_continue = is_reconnect && last == 0;
+            if let Some(beginning) = &mut found.beginning {
+                beginning.continues_from = NonZeroU64::new(last);
+            }
         }
         Arrival::Fresh(session)
     }
@@ -396,13 +405,13 @@ impl Sessions {
         connection: SlotId,
         id: SessionId,
         by_url: bool,
-        info: Rc<ConnectionInfo>,
+        info: ConnectionInfo,
         now: Moment,
     ) -> SlotId {
-        let key = by_url.then(|| id.clone());
-        let session = self.slots.insert_with(|_| Session::new(id, connection, by_url, Some(info), now));
-        if let Some(key) = key {
-            self.by_url.insert(key, session);
+        let beginning = Some(Beginning::new(info));
+        let session = self.slots.insert_with(|_| Session::new(id, connection, by_url, beginning, now));
+        if by_url {
+            self.by_url.insert(session, &self.slots);
         }
         session
     }
@@ -410,13 +419,13 @@ impl Sessions {
     /// The session that a connection with `id` in its URL would resume or take over.
     #[must_use]
     pub fn under(&self, id: &SessionId) -> Option<SlotId> {
-        self.by_url.get(id).copied()
+        self.by_url.get(id, &self.slots)
     }
 
     /// The waiting session of `id`, when there is one.
     #[must_use]
     pub fn waiting_under(&self, id: &SessionId) -> Option<SlotId> {
-        let session = *self.by_url.get(id)?;
+        let session = self.under(id)?;
         matches!(self.slots.find(session)?.state, State::Waiting { .. }).then_some(session)
     }
 
@@ -433,10 +442,9 @@ impl Sessions {
         deadline: Moment,
         now: Moment,
     ) -> Result<SlotId, DumpFile> {
-        if last == 0 || self.by_url.contains_key(&id) || deadline <= now {
+        if last == 0 || self.is_open_or_waiting(&id) || deadline <= now {
             return Err(dump);
         }
-        let key = id.clone();
         let session = self.slots.insert_with(|slot| {
             let mut session = Session::new(id, slot, true, None, now);
             session.state = State::Waiting { deadline };
@@ -445,7 +453,7 @@ impl Sessions {
             session.dump = Some(dump);
             session
         });
-        self.by_url.insert(key, session);
+        self.by_url.insert(session, &self.slots);
         self.queue_waiting(session, deadline);
         Ok(session)
     }
@@ -470,20 +478,20 @@ impl Sessions {
         farewell: Farewell,
         now: Moment,
     ) -> Departure {
-        let Some(found) = self.slots.find_mut(session) else { return Departure::NotTheirs };
-        if found.state != State::Open(connection) {
+        let Some(found) = self.slots.find(session).filter(|found| found.is_fed_by(connection)) else {
             return Departure::NotTheirs;
-        }
-        let resumable = found.by_url || !self.by_url.contains_key(&found.id);
+        };
+        let resumable = found.by_url || !self.is_open_or_waiting(&found.id);
         let worth_waiting = found.is_numbered() && found.has_entries();
         if farewell == Farewell::ForGood || !worth_waiting || !resumable {
             return Departure::Finish;
         }
         let deadline = now + self.grace;
-        found.state = State::Waiting { deadline };
-        if !found.by_url {
-            found.by_url = true;
-            self.by_url.insert(found.id.clone(), session);
+        if let Some(found) = self.slots.find_mut(session) {
+            found.state = State::Waiting { deadline };
+            if !std::mem::replace(&mut found.by_url, true) {
+                self.by_url.insert(session, &self.slots);
+            }
         }
         self.queue_waiting(session, deadline);
         Departure::Wait
@@ -498,9 +506,7 @@ impl Sessions {
         }
         found.state = State::Held { deadline, by_client };
         let (id, last, kin) = (found.id.clone(), found.ledger.received(), found.kin.take());
-        if self.by_url.get(&id) == Some(&session) {
-            self.by_url.remove(&id);
-        }
+        self.by_url.remove(&id, session);
         if let Some(kin) = kin {
             self.rooms.leave(kin, session);
         }

@@ -20,15 +20,58 @@ use memmap2::MmapMut;
 const SLAB_BYTES: usize = 64 * 1024;
 
 /// Where gathered lines stand. It belongs to the [`Slabs`] that filled it, and must go back there
-/// ([`Slabs::release`]), or what it refers to is never used again.
+/// ([`Slabs::release`]), or what it refers to is never used again. Of a session that gathers nothing it is 8 bytes.
 #[derive(Debug, Default)]
-pub struct Lines {
-    pieces: Vec<Piece>,
+pub struct Lines(Option<Box<Places>>);
+
+/// What [`Lines`] are when there are any.
+#[derive(Debug, Default)]
+struct Places {
+    /// Empty when there is nothing.
+    first: Piece,
+    /// Further ones, which few have.
+    more: Option<Box<Pieces>>,
     bytes: usize,
+    /// From where to where; empty when nothing is noted.
+    noted: (usize, usize),
+}
+
+#[derive(Debug, Default)]
+struct Pieces(Vec<Piece>);
+
+impl Places {
+    fn pieces(&self) -> impl DoubleEndedIterator<Item = Piece> {
+        std::iter::once(self.first).filter(|first| first.bytes() > 0).chain(self.more().iter().copied())
+    }
+
+    fn more(&self) -> &[Piece] {
+        self.more.as_ref().map_or(&[], |more| &more.0)
+    }
+
+    fn push(&mut self, piece: Piece) {
+        self.bytes += piece.bytes();
+        if self.first.bytes() == 0 {
+            self.first = piece;
+            return;
+        }
+        let last = self.more.as_mut().and_then(|more| more.0.last_mut()).unwrap_or(&mut self.first);
+        if last.slab == piece.slab && last.end == piece.start {
+            last.end = piece.end;
+        } else {
+            self.more.get_or_insert_default().0.push(piece);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Piece> {
+        let more = self.more.as_mut().and_then(|more| more.0.pop());
+        let last = more.or_else(|| Some(std::mem::take(&mut self.first)))?;
+        self.bytes -= last.bytes();
+        Some(last).filter(|last| last.bytes() > 0)
+    }
 }
 
 /// Text in one slab.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Piece {
     slab: usize,
     start: usize,
@@ -45,33 +88,47 @@ impl Lines {
     /// How much it is, with all `\n`.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.0.as_ref().map_or(0, |places| places.bytes)
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.bytes() == 0
     }
 
     /// In how many pieces they stand: as many parts has the write that appends them.
     #[must_use]
     pub fn pieces(&self) -> usize {
-        self.pieces.len()
+        self.all().count()
+    }
+
+    /// Notes a place in them, from where to where, until they are released.
+    pub fn note(&mut self, place: (usize, usize)) {
+        self.0.get_or_insert_default().noted = place;
+    }
+
+    /// The place that was noted last.
+    #[must_use]
+    pub fn noted(&self) -> Option<(usize, usize)> {
+        self.0.as_ref().map(|places| places.noted).filter(|(start, end)| start < end)
+    }
+
+    fn all(&self) -> impl DoubleEndedIterator<Item = Piece> {
+        self.0.iter().flat_map(|places| places.pieces())
     }
 
     fn add(&mut self, piece: Piece) {
-        self.bytes += piece.bytes();
-        match self.pieces.last_mut() {
-            Some(last) if last.slab == piece.slab && last.end == piece.start => last.end = piece.end,
-            Some(_) | None => self.pieces.push(piece),
-        }
+        self.0.get_or_insert_default().push(piece);
     }
 
-    /// Takes all of `other` behind its own.
+    /// Takes all of `other` behind its own, of which there are none so far or none is noted.
     pub fn take_over(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.pieces.extend(other.pieces);
+        let Some(other) = other.0 else { return };
+        match &mut self.0 {
+            Some(places) => other.pieces().for_each(|piece| places.push(piece)),
+            None => self.0 = Some(other),
+        }
     }
 }
 
@@ -247,15 +304,15 @@ impl Slabs {
     /// The text of `lines`, in parts.
     #[must_use]
     pub fn slices<'a>(&'a self, lines: &Lines) -> Vec<IoSlice<'a>> {
-        lines.pieces.iter().map(|piece| IoSlice::new(self.piece(*piece))).collect()
+        lines.all().map(|piece| IoSlice::new(self.piece(piece))).collect()
     }
 
     /// The text of `lines`, copied together.
     #[must_use]
     pub fn copy(&self, lines: &Lines) -> Vec<u8> {
-        let mut text = Vec::with_capacity(lines.bytes);
-        for piece in &lines.pieces {
-            text.extend_from_slice(self.piece(*piece));
+        let mut text = Vec::with_capacity(lines.bytes());
+        for piece in lines.all() {
+            text.extend_from_slice(self.piece(piece));
         }
         text
     }
@@ -269,11 +326,11 @@ impl Slabs {
     /// end on.
     #[must_use]
     pub fn slice(&self, lines: &Lines, start: usize, end: usize) -> &[u8] {
-        let mut behind = lines.bytes;
-        for piece in lines.pieces.iter().rev() {
+        let mut behind = lines.bytes();
+        for piece in lines.all().rev() {
             let before = behind - piece.bytes();
             if start >= before {
-                let text = self.piece(*piece);
+                let text = self.piece(piece);
                 return text.get(start - before..end.saturating_sub(before)).unwrap_or_default();
             }
             behind = before;
@@ -283,15 +340,15 @@ impl Slabs {
 
     /// Takes back what stands in `lines` from `start` on.
     pub fn truncate(&mut self, lines: &mut Lines, start: usize) {
-        while lines.bytes > start
-            && let Some(mut last) = lines.pieces.pop()
+        let Some(places) = &mut lines.0 else { return };
+        while places.bytes > start
+            && let Some(mut last) = places.pop()
         {
-            let taken = (lines.bytes - start).min(last.bytes());
-            let end = last.end;
+            let (end, rest) = (last.end, start.saturating_sub(places.bytes));
+            let taken = last.bytes() - rest;
             last.end -= taken;
-            lines.bytes -= taken;
-            if last.bytes() > 0 {
-                lines.pieces.push(last);
+            if rest > 0 {
+                places.push(last);
             }
             if let Some(slab) = self.slabs.get_mut(last.slab).filter(|slab| slab.filled == end) {
                 slab.filled = last.end;
@@ -302,11 +359,11 @@ impl Slabs {
 
     /// Forgets lines, which were appended or are given up, and says how many bytes they were.
     pub fn release(&mut self, lines: &mut Lines) -> usize {
-        let Lines { pieces, bytes } = std::mem::take(lines);
-        for piece in pieces {
+        let Some(places) = lines.0.take() else { return 0 };
+        for piece in places.pieces() {
             self.let_go(piece.slab, piece.bytes());
         }
-        bytes
+        places.bytes
     }
 
     fn let_go(&mut self, number: usize, bytes: usize) {
@@ -339,10 +396,13 @@ impl Slabs {
         if lines.is_empty() {
             return;
         }
-        let text = self.copy(lines);
+        let (text, noted) = (self.copy(lines), lines.noted());
         let bytes = self.release(lines);
         let slab = self.put(Slab { memory: Memory::Heap(text), filled: bytes, live: bytes, counted: 0 });
-        *lines = Lines { pieces: vec![Piece { slab, start: 0, end: bytes }], bytes };
+        lines.add(Piece { slab, start: 0, end: bytes });
+        if let Some(noted) = noted {
+            lines.note(noted);
+        }
     }
 
     /// Gives back the memory that was not needed since the last call.

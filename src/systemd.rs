@@ -7,7 +7,6 @@
 //!
 //! The one home of `unsafe` for passed descriptors, see [`passed_sockets`].
 
-use crate::moment::Moment;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io;
@@ -18,6 +17,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use crate::moment::Moment;
 
 use rustix::net::{AddressFamily, SendFlags, SocketType, sockopt};
 use sd_notify::NotifyState;

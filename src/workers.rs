@@ -21,7 +21,6 @@ mod source;
 mod upkeep;
 mod worker;
 
-use crate::moment::Moment;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
@@ -43,6 +42,7 @@ use crate::extract::ExtractLimits;
 use crate::jobs::{Job, JobOutcome, Step, Wake};
 use crate::logging::{chain, value};
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use crate::records_store::RecordsStore;
 use keeper::Keeper;
 use upkeep::Upkeep;

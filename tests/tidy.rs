@@ -19,6 +19,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("simdutf8", &["websocket/", "protocol.rs", "extract.rs", "extract/"]),
     ("wide", &["blocks.rs"]),
     ("memmap2", &["slabs.rs"]),
+    ("hashbrown", &["session/by_url.rs"]),
     ("toml", &["config.rs", "config/"]),
     ("prometheus", &["metrics.rs", "metrics/"]),
     ("simplelog", &["logging.rs"]),

@@ -2,6 +2,8 @@
 //!
 //! Rules: our contract, section 3.
 
+use std::num::NonZeroU64;
+
 use log::error;
 use serde::Serialize;
 
@@ -10,7 +12,7 @@ use crate::client::ConnectionInfo;
 use crate::dump::{AppendError, DumpStore};
 use crate::logging::{member, value};
 use crate::reactor::slots::SlotId;
-use crate::session::Session;
+use crate::session::{Beginning, Session};
 use crate::slabs::Slabs;
 
 /// Creates the file of a session and writes its first line and what is gathered. Returns the bytes written.
@@ -20,29 +22,22 @@ pub(super) fn create_dump(
     key: SlotId,
     session: &mut Session,
 ) -> Result<u64, AppendError> {
-    let info = session.info.take();
     let first_line = |part: u32, out: &mut Vec<u8>| {
-        if let Some(info) = &info {
-            write_first_line(info, session, part, out);
+        if let Some(beginning) = &session.beginning {
+            write_first_line(beginning, session, part, out);
         }
     };
     let created = dumps.create(key, &session.id, first_line, slabs.slices(&session.lines));
-    match created {
-        Ok(dump) => {
-            let bytes = dump.size_bytes;
-            session.dump = Some(dump);
-            Ok(bytes)
-        }
-        Err(failure) => {
-            session.info = info;
-            Err(failure)
-        }
-    }
+    let dump = created?;
+    let bytes = dump.size_bytes;
+    session.dump = Some(dump);
+    session.beginning = None;
+    Ok(bytes)
 }
 
 /// Appends `["connectionInfo",null,{...},<clock>]`: the documented members and, when there is something to say, one
 /// more, `server` (our contract, section 3).
-fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &mut Vec<u8>) {
+fn write_first_line(beginning: &Beginning, session: &Session, part: u32, out: &mut Vec<u8>) {
     #[derive(Serialize)]
     struct Server<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +45,7 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         #[serde(skip_serializing_if = "Option::is_none")]
         part: Option<u32>,
         #[serde(rename = "continuesFrom", skip_serializing_if = "Option::is_none")]
-        continues_from: Option<u64>,
+        continues_from: Option<NonZeroU64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         claims: Option<&'a Claims>,
     }
@@ -62,14 +57,15 @@ fn write_first_line(info: &ConnectionInfo, session: &Session, part: u32, out: &m
         server: Option<Server<'a>>,
     }
     let has_part = part > 0;
-    let has_more = has_part || session.continues_from.is_some() || info.claims.is_some();
+    let Beginning { info, started_ms, continues_from, .. } = beginning;
+    let has_more = has_part || continues_from.is_some() || info.claims.is_some();
     let server = has_more.then(|| Server {
         id: has_part.then(|| session.id.as_str()),
         part: has_part.then_some(part),
-        continues_from: session.continues_from,
+        continues_from: *continues_from,
         claims: info.claims.as_deref(),
     });
-    let line = ("connectionInfo", (), Info { info, server }, session.started_ms);
+    let line = ("connectionInfo", (), Info { info, server }, started_ms);
     if let Err(failure) = serde_json::to_writer(&mut *out, &line) {
         // Writing plain strings and integers into memory has no way to fail.
         let conn = member("conn", session.last_connection);

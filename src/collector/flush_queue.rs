@@ -3,11 +3,11 @@
 //! Sessions are due in the order in which they began to gather, because the interval is the same for all.
 //! Bounds: at most one place per session, which the session itself remembers.
 
-use crate::moment::Moment;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::shrink_queue;
+use crate::moment::Moment;
 use crate::reactor::slots::SlotId;
 
 /// Sessions whose deadlines are as close as this are flushed together, at the last of them: so the loop wakes up once

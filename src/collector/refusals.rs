@@ -1,9 +1,10 @@
 //! Refusals that a client would meet again for ever, because it sends the same again. Pure; told the time.
 
-use crate::moment::Moment;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::moment::Moment;
 
 /// Refusals that are remembered; beyond that the oldest is forgotten, and its client may come once more.
 const REFUSALS_MAX: usize = 1_000;

@@ -1,6 +1,6 @@
 //! What a client sends: each request finds or opens its session, which gathers its line.
 
-use std::rc::Rc;
+use std::time::Duration;
 
 use log::Level;
 
@@ -93,7 +93,7 @@ impl Collector {
         tally: &mut Tally,
         now: Now,
     ) -> CloseReason {
-        let Some(id) = feeder.url_id.clone() else { return reason };
+        let Some(id) = feeder.info.session_id.clone() else { return reason };
         let session = feeder.carried.find(id.as_str(), &self.sessions);
         let received =
             session.and_then(|key| self.sessions.find(key)).map_or(0, |found| found.ledger.received());
@@ -206,7 +206,7 @@ impl Collector {
     fn meaning(&self, feeder: &Feeder, id: &str) -> Meaning {
         let Some(session) = feeder.carried.find(id, &self.sessions) else {
             let is_gone = feeder.carried.is_only_gone(&self.sessions);
-            let is_by_url = feeder.url_id.as_ref().is_some_and(|by_url| by_url.as_str() == id);
+            let is_by_url = feeder.info.session_id.as_ref().is_some_and(|by_url| by_url.as_str() == id);
             return match (is_by_url, is_gone) {
                 (true, true) => Meaning::Lost(Ending::storage()),
                 (true, false) if self.has_moved_on(feeder) => {
@@ -261,8 +261,8 @@ impl Collector {
         if self.is_full() {
             return Err(RequestFault::TooManySessions);
         }
-        let by_url = feeder.url_id.as_ref() == Some(&id) && !self.sessions.is_open_or_waiting(&id);
-        let session = self.sessions.open(feeder.connection, id, by_url, Rc::clone(&feeder.info), now.instant);
+        let by_url = feeder.info.session_id.as_ref() == Some(&id) && !self.sessions.is_open_or_waiting(&id);
+        let session = self.sessions.open(feeder.connection, id, by_url, feeder.info.clone(), now.instant);
         feeder.carried.add(session, &self.sessions);
         Ok(session)
     }
@@ -327,11 +327,10 @@ impl Collector {
             self.slabs.truncate(&mut session.lines, start);
             return self.session_too_big(feeder, key, size, tally, now);
         }
-        session.last_entry = now.instant;
-        self.entries += 1;
-        session.last_entry_order = self.entries;
-        if is_first {
-            session.started_ms = now.wall_ms();
+        self.last_entry = now.instant.max(self.last_entry + Duration::from_nanos(1));
+        session.last_entry = self.last_entry;
+        if is_first && let Some(beginning) = &mut session.beginning {
+            beginning.started_ms = now.wall_ms();
         }
         let verdict = session.take_line(start, &mut self.slabs);
         match verdict {

@@ -1,5 +1,6 @@
 //! The collector over a real folder, with a made-up clock and no sockets.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::*;
@@ -46,9 +47,9 @@ impl Scene {
             stats_format: "unsupported",
             client_type: client.name(),
         });
-        let info = self.collector.share(ConnectionInfo { path: "/".into(), agent, claims: None });
+        let info = self.collector.share(ConnectionInfo::new("/", None, agent));
         let connection = SlotId { index: 7, generation: 1 };
-        Feeder::new(connection, client, [192, 0, 2, 1].into(), info, None)
+        Feeder::new(connection, client, [192, 0, 2, 1].into(), info)
     }
 
     fn text(&mut self, feeder: &mut Feeder, text: &str) {
@@ -95,7 +96,7 @@ fn what_comes_on_the_old_connection_of_a_joined_session_is_not_taken() {
     let arrive = |scene: &mut Scene, index: u32, id: &str, is_reconnect: bool| {
         let mut feeder = scene.feeder(ClientType::Rtcstats);
         feeder.connection = SlotId { index, generation: 1 };
-        feeder.url_id = SessionId::parse(id);
+        feeder.info.session_id = SessionId::parse(id);
         scene.collector.arrive(&mut feeder, is_reconnect, &mut scene.tally, scene.now).unwrap();
         feeder
     };

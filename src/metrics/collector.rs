@@ -4,7 +4,6 @@
 //! Its API has no summary type, but its data model and text encoder have one: a [`Collector`] that fills a
 //! family of type SUMMARY is printed correctly (`name{quantile="0.1"} v`, `name_sum v`, `name_count v`).
 
-use crate::moment::Moment;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::metrics::families::as_f64;
 use crate::metrics::summary::{Summary, Window};
+use crate::moment::Moment;
 
 /// A summary that several threads observe and the scrape reads. Clones share their values.
 #[derive(Debug, Clone)]

@@ -13,7 +13,6 @@
 //! answer closes its connection, and is delivered: writing side shut down, what still arrives is read and
 //! dropped, then closed.
 
-use crate::moment::Moment;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -25,6 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 
 /// Connections served at the same time; an operator has one to three scrapers.
 const CONNECTIONS_MAX: usize = 64;

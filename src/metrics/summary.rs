@@ -10,11 +10,11 @@
 //! memory, and an observation costs one insertion instead of five. A slot takes 32 bytes per distinct value,
 //! at most 128 KiB; nothing while it is empty.
 
-use crate::moment::Moment;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::metrics::sketch::Sketch;
+use crate::moment::Moment;
 
 /// The sliding window of a summary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

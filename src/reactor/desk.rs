@@ -4,7 +4,6 @@
 //! not fit is left to a later listing of the folder, which a worker makes. A job that could not be stored comes back
 //! after its pause. Never blocks and never touches a file.
 
-use crate::moment::Moment;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +15,7 @@ use crate::jobs::{Job, JobOutcome, Origin};
 use crate::limited;
 use crate::logging::{RateLimit, value};
 use crate::metrics::Tally;
+use crate::moment::Moment;
 use crate::workers::{Leftover, Report, Submitted, Workers};
 
 /// Jobs that are known here at most, about 200 bytes each; further ones are found again by listing their folder.

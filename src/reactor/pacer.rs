@@ -8,8 +8,9 @@
 //! - the loop is saturated: what is to be gathered is there already;
 //! - something happened for which somebody waits, as a new connection does for its answers.
 
-use crate::moment::Moment;
 use std::time::Duration;
+
+use crate::moment::Moment;
 
 /// Over which time load is averaged: long against a pause, short against anything that a person notices.
 const MEMORY: Duration = Duration::from_millis(250);

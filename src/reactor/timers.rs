@@ -16,6 +16,8 @@ const SLOTS: u32 = 2048;
 const WORDS: u32 = SLOTS / 64;
 /// Where the heads begin in the numbers of links; below it are the timers.
 const FIRST_HEAD: u32 = u32::MAX - SLOTS + 1;
+/// Ticks from now on in which a timer can stand: some seven years. One that is set to a later one is early.
+const TICKS_MAX: Tick = u32::MAX as Tick;
 /// A wheel of no more timers than this keeps its memory.
 const KEPT_TIMERS: usize = 1024;
 
@@ -33,10 +35,18 @@ struct Link {
 struct Timer {
     /// Of one that is on the wheel; else it points at itself.
     link: Link,
-    tick: Tick,
+    /// The lower half of the tick; what is set lies within the next [`TICKS_MAX`].
+    tick: u32,
 }
 
-/// The wheel. Holds one timer per number; 16 bytes for each up to the largest.
+impl Timer {
+    /// Its tick, which lies behind `before`.
+    fn tick_after(self, before: Tick) -> Tick {
+        before + u64::from(self.tick.wrapping_sub(lower_half(before)))
+    }
+}
+
+/// The wheel. Holds one timer per number; 12 bytes for each up to the largest.
 #[derive(Debug)]
 pub struct Wheel {
     origin: Moment,
@@ -67,16 +77,13 @@ impl Wheel {
             self.timers.push(Timer { link: Link { before: number, behind: number }, tick: 0 });
         }
         let tick = self.tick_of(at);
-        if let Some(timer) = self.timers.get_mut(number as usize) {
-            timer.tick = tick;
-            self.put(number, tick);
-        }
+        self.put(number, tick);
     }
 
     /// As [`Wheel::schedule`], unless the timer is set to the same tick or an earlier one.
     pub fn bring_forward(&mut self, number: u32, at: Moment) {
         let set = self.timers.get(number as usize).filter(|timer| timer.link.before != number);
-        if set.is_none_or(|timer| self.tick_of(at) < timer.tick) {
+        if set.is_none_or(|timer| self.tick_of(at) < timer.tick_after(self.done)) {
             self.schedule(number, at);
         }
     }
@@ -103,7 +110,7 @@ impl Wheel {
     fn tick_of(&self, at: Moment) -> Tick {
         let since = at.saturating_duration_since(self.origin);
         let tick = u64::try_from(since.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX);
-        tick.max(self.done + 1)
+        tick.clamp(self.done + 1, self.done + TICKS_MAX)
     }
 
     fn link(&mut self, number: u32) -> Option<&mut Link> {
@@ -125,6 +132,8 @@ impl Wheel {
 
     /// Puts a timer that is off the wheel at the end of the ring of its slot.
     fn put(&mut self, number: u32, tick: Tick) {
+        let Some(timer) = self.timers.get_mut(number as usize) else { return };
+        timer.tick = lower_half(tick);
         let slot = slot_of(tick.min(self.done + u64::from(SLOTS)));
         let head = FIRST_HEAD + slot;
         let last = self.link(head).map_or(head, |link| link.before);
@@ -145,13 +154,17 @@ impl Wheel {
     pub fn expire(&mut self, now: Moment, out: &mut Vec<u32>) {
         let since = now.saturating_duration_since(self.origin);
         let reached = u64::try_from(since.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.done;
         // After a long pause (a suspended machine) one round visits every slot; more rounds would find nothing.
         let mut tick = self.done.max(reached.saturating_sub(u64::from(SLOTS)));
         let mut again = Vec::new();
         while tick < reached {
             tick += 1;
             self.done = tick;
-            self.empty_slot(slot_of(tick), reached, out, &mut again);
+            while let Some((number, due)) = self.first_in(slot_of(tick), before) {
+                self.cancel(number);
+                if due <= reached { out.push(number) } else { again.push((number, due)) }
+            }
         }
         self.done = self.done.max(reached);
         for (number, tick) in again {
@@ -159,18 +172,10 @@ impl Wheel {
         }
     }
 
-    fn empty_slot(&mut self, slot: u32, reached: Tick, out: &mut Vec<u32>, again: &mut Vec<(u32, Tick)>) {
-        loop {
-            let Some(number) = self.link(FIRST_HEAD + slot).map(|link| link.behind) else { return };
-            let Some(timer) = self.timers.get(number as usize) else { return };
-            let tick = timer.tick;
-            if tick <= reached {
-                out.push(number)
-            } else {
-                again.push((number, tick))
-            }
-            self.cancel(number);
-        }
+    /// The first timer of a slot and its tick, which lies behind `before`.
+    fn first_in(&mut self, slot: u32, before: Tick) -> Option<(u32, Tick)> {
+        let number = self.link(FIRST_HEAD + slot)?.behind;
+        self.timers.get(number as usize).map(|timer| (number, timer.tick_after(before)))
     }
 
     /// How long the loop may sleep: until the first occupied slot is due. `None` when the wheel is empty;
@@ -197,6 +202,11 @@ impl Wheel {
         }
         None
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+fn lower_half(tick: Tick) -> u32 {
+    tick as u32
 }
 
 /// The slot in which a tick stands.
@@ -240,6 +250,27 @@ mod tests {
         assert_eq!((wheel.sleep(t0), wheel.timers.len()), (Some(TICK * 4), 5000));
         wheel.cancel(0);
         assert_eq!((wheel.sleep(t0), wheel.timers.capacity()), (None, 0));
+    }
+
+    #[test]
+    fn years_of_uptime_change_nothing() {
+        let t0 = start();
+        let mut wheel = Wheel::new(t0);
+        let (years, hour) = (TICK * (u32::MAX - 200), Duration::from_secs(3600));
+        let mut out = Vec::new();
+        wheel.schedule(1, t0 + years * 3);
+        wheel.expire(t0 + years, &mut out);
+        assert_eq!(out, [0; 0]);
+        let now = t0 + years;
+        wheel.schedule(2, now + hour);
+        wheel.schedule(3, now + TICK * 30);
+        wheel.bring_forward(2, now + TICK * 40);
+        wheel.expire(now + TICK * 29, &mut out);
+        assert_eq!(out, [0; 0]);
+        wheel.expire(now + TICK * 30, &mut out);
+        // What was set to a time after the next seven years is early.
+        wheel.expire(now + hour, &mut out);
+        assert_eq!(out, [3, 2, 1]);
     }
 
     /// What may happen to one of a few timers.

@@ -3,10 +3,10 @@
 //! A client that comes late goes on behind the last number, and one that had said good-bye is told to stop. Bounded by
 //! number: the oldest is forgotten first, and its client, if it comes at all, fills a second dump.
 
-use crate::moment::Moment;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::client::SessionId;
+use crate::moment::Moment;
 use crate::reactor::slots::SlotId;
 
 /// How a session ended.

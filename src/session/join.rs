@@ -1,10 +1,10 @@
 //! Sessions that go on under a new id: what [`rooms`](crate::rooms) decides, done to the table of sessions.
 
-use crate::moment::Moment;
 use std::net::IpAddr;
 
 use super::{Session, Sessions, State};
 use crate::client::ConnectionInfo;
+use crate::moment::Moment;
 use crate::reactor::slots::SlotId;
 use crate::rooms::{self, Decision, Evidence, Kin, Member};
 
@@ -83,10 +83,7 @@ impl Sessions {
         if before.deadline().is_some() {
             self.waiting_count -= 1;
         }
-        if self.by_url.get(&found.id) == Some(&into) {
-            self.by_url.remove(&found.id);
-        }
-        self.by_url.insert(gone.id.clone(), into);
+        self.by_url.remove(&found.id, into);
         found.id = gone.id;
         found.last_connection = gone.last_connection;
         found.by_url = true;
@@ -94,6 +91,7 @@ impl Sessions {
         found.lines.take_over(gone.lines);
         found.acknowledged_at = now;
         found.ledger.restart_acknowledging();
+        self.by_url.insert(into, &self.slots);
         Some(before)
     }
 }

@@ -14,21 +14,41 @@ const ENTRIES_PER_MILESTONE: u32 = 100;
 pub struct Ledger {
     /// Highest number taken; duplicates are judged by it.
     received: u64,
+    /// The rest, unless all that was received is durable and nothing is to be acknowledged: so it is for most sessions
+    /// most of the time.
+    unsettled: Option<Box<Unsettled>>,
+    /// Numbered entries since the last milestone.
+    since_milestone: u32,
+}
+
+/// What lies between received and acknowledged.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Unsettled {
     /// Highest number that is written to the dump.
     appended: u64,
     /// Highest number such that it and all before it are as safe as `dump.durability` promises.
     durable: u64,
-    /// Numbers to be acknowledged once durable, in order of arrival. At most one per
-    /// [`ENTRIES_PER_MILESTONE`] entries and one per gap between two flushes.
-    milestones: Vec<u64>,
     /// Newest durable number that may be acknowledged and is not yet; 0 = none.
     newest: u64,
     /// Newest appended number that may be acknowledged once it is durable; 0 = none.
     newest_appended: u64,
-    /// Numbered entries since the last milestone.
-    since_milestone: u32,
-    /// Numbers that were skipped by the client, in all.
-    missing: u64,
+    /// Numbers to be acknowledged once durable, in order of arrival. At most one per
+    /// [`ENTRIES_PER_MILESTONE`] entries and one per gap between two flushes.
+    milestones: Vec<u64>,
+}
+
+impl Unsettled {
+    /// How it is when all up to `number` is settled.
+    fn settled(number: u64) -> Self {
+        Self { appended: number, durable: number, ..Self::default() }
+    }
+
+    /// The end of a run before a gap may have been the hundredth entry, too.
+    fn add_milestone(&mut self, number: u64) {
+        if self.milestones.last() != Some(&number) {
+            self.milestones.push(number);
+        }
+    }
 }
 
 /// How far a session was appended at some moment.
@@ -60,7 +80,16 @@ impl Ledger {
     /// Highest durable number: what a greeting carries.
     #[must_use]
     pub fn durable(&self) -> u64 {
-        self.durable
+        self.unsettled.as_ref().map_or(self.received, |unsettled| unsettled.durable)
+    }
+
+    fn unsettled(&mut self) -> &mut Unsettled {
+        self.unsettled.get_or_insert_with(|| Box::new(Unsettled::settled(self.received)))
+    }
+
+    fn settle(&mut self) {
+        let received = self.received;
+        self.unsettled.take_if(|unsettled| **unsettled == Unsettled::settled(received));
     }
 
     /// What `number` would mean now.
@@ -82,24 +111,27 @@ impl Ledger {
         match verdict {
             Verdict::Duplicate => {
                 if numbering::is_acknowledgeable(line) {
-                    if number <= self.durable {
-                        self.newest = number;
-                    } else if number <= self.appended {
-                        self.newest_appended = number;
+                    let unsettled = self.unsettled();
+                    if number <= unsettled.durable {
+                        unsettled.newest = number;
+                    } else if number <= unsettled.appended {
+                        unsettled.newest_appended = number;
                     }
                     self.count_towards_milestone(number, line);
                 }
                 return verdict;
             }
-            Verdict::Gap(missing) => {
-                self.missing += missing;
+            Verdict::Gap(_) => {
+                let (received, unsettled) = (self.received, self.unsettled());
                 let ends_run = previous.is_some_and(numbering::is_acknowledgeable);
-                if ends_run || self.newest == self.received || self.newest_appended == self.received {
-                    self.add_milestone(self.received);
+                if ends_run || unsettled.newest == received || unsettled.newest_appended == received {
+                    unsettled.add_milestone(received);
                 }
             }
             Verdict::Next => {}
         }
+        // Before `received` changes, so that what is settled ends there.
+        self.unsettled();
         self.received = number;
         self.count_towards_milestone(number, line);
         verdict
@@ -108,103 +140,104 @@ impl Ledger {
     fn count_towards_milestone(&mut self, number: u64, line: &[u8]) {
         self.since_milestone += 1;
         if self.since_milestone >= ENTRIES_PER_MILESTONE && numbering::is_acknowledgeable(line) {
-            self.add_milestone(number);
+            self.unsettled().add_milestone(number);
             self.since_milestone = 0;
-        }
-    }
-
-    /// The end of a run before a gap may have been the hundredth entry, too.
-    fn add_milestone(&mut self, number: u64) {
-        if self.milestones.last() != Some(&number) {
-            self.milestones.push(number);
         }
     }
 
     /// Everything received is written. `last` is the last numbered entry among what was written now.
     pub(crate) fn append(&mut self, last: Option<&[u8]>) {
-        self.appended = self.received;
+        let Some(unsettled) = &mut self.unsettled else { return };
+        unsettled.appended = self.received;
         if last.is_some_and(numbering::is_acknowledgeable) {
-            self.newest_appended = self.received;
+            unsettled.newest_appended = self.received;
         }
     }
 
     /// How far it is written now.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        Mark { appended: self.appended, newest: self.newest_appended }
+        match &self.unsettled {
+            Some(unsettled) => Mark { appended: unsettled.appended, newest: unsettled.newest_appended },
+            None => Mark { appended: self.received, newest: 0 },
+        }
     }
 
     /// What was written at `mark` is as safe as promised.
     pub fn make_durable(&mut self, mark: Mark) {
-        self.durable = self.durable.max(mark.appended);
+        let unsettled = self.unsettled();
+        unsettled.durable = unsettled.durable.max(mark.appended);
         if mark.newest != 0 {
-            self.newest = mark.newest;
+            unsettled.newest = mark.newest;
         }
-        if self.newest_appended == mark.newest {
-            self.newest_appended = 0;
+        if unsettled.newest_appended == mark.newest {
+            unsettled.newest_appended = 0;
         }
+        self.settle();
     }
 
     /// What was received but not written is lost; the client still has it.
     pub(super) fn forget_unwritten(&mut self) {
-        self.received = self.appended;
+        self.received = self.mark().appended;
         self.restart_acknowledging();
     }
 
     /// What was written since the last good sync counts as lost; the client still has it.
     pub fn forget_unsynced(&mut self) {
-        (self.received, self.appended) = (self.durable, self.durable);
-        self.restart_acknowledging();
+        *self = Self::recovered(self.durable());
     }
 
     /// Of a session that had come to `last`, as far as its dump says.
     #[must_use]
     pub fn recovered(last: u64) -> Self {
-        Self { received: last, appended: last, durable: last, ..Self::default() }
+        Self { received: last, ..Self::default() }
     }
 
     /// What is written may not be safe: nobody knows whether it was synced before the crash.
     pub fn doubt(&mut self) {
-        self.durable = 0;
-        self.newest = 0;
+        let unsettled = self.unsettled();
+        (unsettled.durable, unsettled.newest) = (0, 0);
+        self.settle();
     }
 
     /// A new connection: nothing is known of what its client still buffers.
     pub(super) fn restart_acknowledging(&mut self) {
-        self.milestones = Vec::new();
-        (self.newest, self.newest_appended) = (0, 0);
+        if let Some(unsettled) = &mut self.unsettled {
+            unsettled.milestones = Vec::new();
+            (unsettled.newest, unsettled.newest_appended) = (0, 0);
+        }
         self.since_milestone = 0;
+        self.settle();
     }
 
     /// Takes the acknowledgements that may be sent now, oldest first: every durable milestone and, when `with_newest`,
     /// the newest number.
     pub fn take_acknowledgements(&mut self, with_newest: bool, mut send: impl FnMut(u64)) {
-        let durable = self.durable;
+        let Some(unsettled) = &mut self.unsettled else { return };
+        let durable = unsettled.durable;
         let mut last = 0;
-        self.milestones.retain(|number| {
+        unsettled.milestones.retain(|number| {
             if *number <= durable {
                 last = *number;
                 send(*number);
             }
             *number > durable
         });
-        if self.milestones.is_empty() {
-            self.milestones = Vec::new();
-        }
         // Only the last entry of an append is looked at, so an older one may have been left here. Numbers never go back,
         // and a newer one has just told the client all that this one could.
-        if self.newest <= last {
-            self.newest = 0;
+        if unsettled.newest <= last {
+            unsettled.newest = 0;
         }
-        if with_newest && self.newest != 0 && self.newest <= durable {
-            send(self.newest);
-            self.newest = 0;
+        if with_newest && unsettled.newest != 0 && unsettled.newest <= durable {
+            send(unsettled.newest);
+            unsettled.newest = 0;
         }
+        self.settle();
     }
 
     /// Whether something durable waits to be acknowledged.
     #[must_use]
     pub fn has_unacknowledged(&self) -> bool {
-        self.newest != 0
+        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.newest != 0)
     }
 }

@@ -1,7 +1,10 @@
 //! The state machine of sessions, by cases and by seeded simulation.
 
+use std::rc::Rc;
+
 use super::*;
 use crate::client::Agent;
+
 /// A seeded generator (SplitMix64), so that a failing run can be played again.
 struct Dice(u64);
 
@@ -25,18 +28,15 @@ fn start() -> Moment {
     Moment::at(1 << 40)
 }
 
-fn info() -> Rc<ConnectionInfo> {
-    Rc::new(ConnectionInfo {
-        path: "/".into(),
-        agent: Rc::new(Agent {
-            origin: "".into(),
-            user_agent: "".into(),
-            client_protocol: "3.1_STANDARD".into(),
-            stats_format: "unsupported",
-            client_type: "RTCSTATS_CLIENT",
-        }),
-        claims: None,
-    })
+fn info() -> ConnectionInfo {
+    let agent = Agent {
+        origin: "".into(),
+        user_agent: "".into(),
+        client_protocol: "3.1_STANDARD".into(),
+        stats_format: "unsupported",
+        client_type: "RTCSTATS_CLIENT",
+    };
+    ConnectionInfo::new("/", None, Rc::new(agent))
 }
 
 fn id(text: &str) -> SessionId {
@@ -218,7 +218,10 @@ fn a_client_that_comes_too_late_starts_where_it_was() {
         panic!("it is a new session");
     };
     let session = sessions.find(again).expect("open");
-    assert_eq!((session.ledger.durable(), session.continues_from), (7, Some(7)));
+    assert_eq!(
+        (session.ledger.durable(), session.beginning.as_ref().and_then(|beginning| beginning.continues_from)),
+        (7, NonZeroU64::new(7))
+    );
 }
 
 #[test]
@@ -386,4 +389,10 @@ fn whatever_the_network_and_the_server_do_nothing_is_missing_twice_or_out_of_ord
     for seed in 0..60 {
         play(seed);
     }
+}
+
+/// What a server keeps for each of its sessions while they are silent, beside the id and the index: `docs/performance.md`.
+#[test]
+fn a_silent_session_is_small() {
+    assert!(size_of::<Session>() <= 168, "{}", size_of::<Session>());
 }

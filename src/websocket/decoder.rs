@@ -8,20 +8,10 @@ use super::outgoing::is_sendable;
 use super::payload::{TextGatherer, growth, unmask};
 use super::{Event, FrameLimits, Violation};
 
-/// The decoder of one connection: 16 bytes, and a heap block only while something is incomplete.
+/// The decoder of one connection: 8 bytes, and a heap block while something is incomplete: a header, a frame, a message; or
+/// at the end.
 #[derive(Debug, Default)]
-pub struct Decoder(State);
-
-#[derive(Debug, Default)]
-enum State {
-    /// Between two messages.
-    #[default]
-    Idle,
-    /// Something is incomplete: a header, a frame, a message.
-    Partial(Box<Partial>),
-    /// A close frame or a violation was seen: the rest is ignored.
-    Closed,
-}
+pub struct Decoder(Option<Box<Partial>>);
 
 impl Decoder {
     /// Decodes up to the next event and takes its bytes, header included, from the front of `input`.
@@ -36,18 +26,16 @@ impl Decoder {
         input: &mut &'i mut [u8],
         limits: &FrameLimits,
     ) -> Result<Option<Event<'e>>, Violation> {
-        let result = match mem::take(&mut self.0) {
-            State::Idle => self.feed_idle(input, limits),
-            State::Partial(partial) => self.feed_partial(partial, input, limits),
-            State::Closed => {
-                self.0 = State::Closed;
-                Ok(None)
-            }
+        if self.is_closed() {
+            *input = &mut [];
+            return Ok(None);
+        }
+        let result = match self.0.take() {
+            None => self.feed_idle(input, limits),
+            Some(partial) => self.feed_partial(partial, input, limits),
         };
         if matches!(result, Err(_) | Ok(Some(Event::Close { .. }))) {
-            self.0 = State::Closed;
-        }
-        if matches!(self.0, State::Closed) {
+            self.0 = Some(Box::new(Partial { is_closed: true, ..Partial::default() }));
             *input = &mut [];
         }
         result
@@ -56,16 +44,14 @@ impl Decoder {
     /// Bytes on the heap; 0 between two messages.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        match &self.0 {
-            State::Idle | State::Closed => 0,
-            State::Partial(partial) => mem::size_of::<Partial>() + partial.buffer_bytes(),
-        }
+        let partial = self.0.as_ref().filter(|partial| !partial.is_closed);
+        partial.map_or(0, |partial| mem::size_of::<Partial>() + partial.buffer_bytes())
     }
 
     /// Whether a close frame or a violation has ended the stream.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(self.0, State::Closed)
+        self.0.as_ref().is_some_and(|partial| partial.is_closed)
     }
 
     /// The usual case: a whole message, or a whole control frame, lies in the buffer.
@@ -98,7 +84,7 @@ impl Decoder {
     ) -> Result<Option<Event<'e>>, Violation> {
         let event = partial.advance(input, limits)?;
         if !partial.is_empty() {
-            self.0 = State::Partial(partial);
+            self.0 = Some(partial);
         }
         Ok(event)
     }
@@ -112,6 +98,8 @@ struct Partial {
     message: Option<Message>,
     /// The bytes so far of a control frame, which may come between the fragments of a message.
     control: Vec<u8>,
+    /// Whether a close frame or a violation was seen: there is nothing else then, and what comes is ignored.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -512,10 +500,10 @@ mod tests {
         }
     }
 
-    /// An idle connection pays for a tag and a pointer; an incomplete header for one small block.
+    /// An idle connection pays for a pointer; an incomplete header for one small block.
     #[test]
     fn sizes() {
-        assert_eq!(mem::size_of::<Decoder>(), 16);
+        assert_eq!(mem::size_of::<Decoder>(), 8);
         assert!(mem::size_of::<Partial>() <= 128, "{}", mem::size_of::<Partial>());
     }
 

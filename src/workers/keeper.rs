@@ -6,7 +6,6 @@
 //! that panics is a look that failed. Never reads a file.
 //! Rules: ours; our contract, section 3, on what is left alone.
 
-use crate::moment::Moment;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +21,7 @@ use crate::archive::day::Day;
 use crate::archive::retention::{self, Belief, ClockWatch, Limits, Pause, Removal};
 use crate::limited;
 use crate::logging::{RateLimit, chain, value};
+use crate::moment::Moment;
 use crate::reasons::RemovalReason;
 
 /// Work between two rests: removing a file usually takes 10 to 100 us.

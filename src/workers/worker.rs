@@ -7,7 +7,6 @@
 //! leaves every death but the first with the dump that caused it.
 //! Rules: our contract, section 3.
 
-use crate::moment::Moment;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -17,6 +16,7 @@ use super::prepare::{self, Bench, Learnt, Preparation, Prepared};
 use super::{Ends, Failure, Report, Shared, Task, attempts, commit, rescan};
 use crate::jobs::{Job, JobOutcome, Step};
 use crate::metrics::JobReport;
+use crate::moment::Moment;
 
 /// Jobs that one worker commits together at most.
 pub(super) const BATCH_JOBS_MAX: usize = 16;

@@ -26,7 +26,7 @@ fuzz_target!(|dump: &[u8]| {
     let tolerant = extract(dump, &options(false)).expect("memory can be read");
     let text = serde_json::to_string(&tolerant).expect("a document can be written");
     let context = RecordsContext { app_environment: "", dump_id: "id.gz", last_write_ms: 1.7e12 };
-    for table in rows(&tolerant, &context) {
+    for table in rows(&tolerant, &context, None) {
         let lines = table.lines.split_inclusive(|byte| *byte == b'\n');
         let ids = lines.map(|line| serde_json::from_slice::<serde_json::Value>(line).expect("a row is JSON"));
         assert!(ids.map(|row| row["id"].clone()).eq(table.ids.iter().map(String::as_str)), "{:?}", table.ids);

@@ -469,7 +469,7 @@ impl Collector {
             if let Some(session) = self.sessions.find_mut(key) {
                 session.acknowledge_pending = false;
                 // It was written a while ago.
-                if !self.give_up_removed(key, tally) {
+                if session.ledger.has_unacknowledged() && !self.give_up_removed(key, tally) {
                     self.acknowledge(key, tally, now);
                 }
             }

@@ -1,12 +1,12 @@
 //! Dump files in progress: create, append, finish.
 //!
 //! Owns naming and descriptors below `temp_path`. Never parses a line, never talks to a socket.
-//! Blocking: `append` is one `write(2)` into the page cache, and an `fstat(2)` for a file that was removed (9 us with the
-//! descriptor held, 13 us with open and close, measured for 3.75 KB); `create` and `finish` change one directory entry each,
-//! and a failed `create` takes its own back. `tail` reads the end of a dump, 100 us for half a MiB from the page cache; for a
-//! client in a breakout room that comes back the ends of several, 1 MiB in all at most ([`crate::rooms::search`]). Nothing
-//! here syncs. While the folder is still being scanned after a start, `create` may also wait for the scan to let go of one
-//! file and look at it ([`crate::leftovers`]).
+//! Blocking: `append` is one `write(2)` into the page cache and an `fstat(2)`: behind it, for a file that was removed, or before
+//! it, for one that was opened anew (9 us with the descriptor held, 13 us with open and close, measured for 3.75 KB); `create`
+//! and `finish` change one directory entry each, and a failed `create` takes its own back. `tail` reads the end of a dump, 100
+//! us for half a MiB from the page cache; for a client in a breakout room that comes back the ends of several, 1 MiB in all at
+//! most ([`crate::rooms::search`]). Nothing here syncs. While the folder is still being scanned after a start, `create` may also
+//! wait for the scan to let go of one file and look at it ([`crate::leftovers`]).
 //!
 //! Everything is done relative to descriptors of the folders, and no link below them is followed. A dump owns no
 //! descriptor between appends: open ones are a bounded cache, and a reopened file must be the same file.
@@ -164,12 +164,14 @@ impl DumpStore {
         let mut first = Vec::with_capacity(512);
         first_line(part, &mut first);
         let parts = std::iter::once(IoSlice::new(&first)).chain(lines).collect();
-        let written = self.append(owner, &mut dump, parts);
-        if let Err(error) = written {
-            self.open.forget(owner, &dump);
-            // Nothing useful is in it; a failure to remove it leaves an empty file that the next start removes.
-            let _ = rustix::fs::unlinkat(self.folder.root(), &*dump.name, AtFlags::empty());
-            return Err(error);
+        match self.write(owner, &dump, parts) {
+            Ok(written) => dump.size_bytes = written,
+            Err(error) => {
+                self.open.forget(owner, &dump);
+                // Nothing useful is in it; a failure to remove it leaves an empty file that the next start removes.
+                let _ = rustix::fs::unlinkat(self.folder.root(), &*dump.name, AtFlags::empty());
+                return Err(error);
+            }
         }
         Ok(dump)
     }
@@ -222,34 +224,50 @@ impl DumpStore {
         &mut self,
         owner: SlotId,
         dump: &mut DumpFile,
-        mut parts: Vec<IoSlice<'_>>,
+        parts: Vec<IoSlice<'_>>,
     ) -> Result<(), AppendError> {
-        let failed = |name: &str, source: io::Error| AppendError::Io { name: name.into(), source };
-        if self.open.find(owner, dump).is_none() {
+        let is_found_by_name = self.open.find(owner, dump).is_none();
+        if is_found_by_name {
             let file = self.reopen(dump)?;
             self.open.put(owner, dump, file);
         }
+        let written = self.write(owner, dump, parts)?;
+        // What went into a file without a name is gone with it.
+        if !is_found_by_name && self.is_nameless(owner, dump) {
+            self.open.forget(owner, dump);
+            return Err(AppendError::Replaced { name: dump.name.clone() });
+        }
+        dump.size_bytes += written;
+        Ok(())
+    }
+
+    /// Writes to the end of a dump that is open. Returns how much.
+    fn write(
+        &mut self,
+        owner: SlotId,
+        dump: &DumpFile,
+        mut parts: Vec<IoSlice<'_>>,
+    ) -> Result<u64, AppendError> {
+        let failed = |source| AppendError::Io { name: dump.name.clone(), source };
         let Some(file) = self.open.find(owner, dump) else {
-            return Err(failed(&dump.name, io::ErrorKind::NotFound.into()));
+            return Err(failed(io::ErrorKind::NotFound.into()));
         };
-        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let total = parts.iter().map(|part| part.len() as u64).sum();
         match write_all_at_once(file, &mut parts) {
-            // What went into a file without a name is gone with it.
-            Ok(()) if rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0) => {
-                self.open.forget(owner, dump);
-                Err(AppendError::Replaced { name: dump.name.clone() })
-            }
-            Ok(()) => {
-                dump.size_bytes += total as u64;
-                Ok(())
-            }
+            Ok(()) => Ok(total),
             Err(error) => {
                 let restored = file.set_len(dump.size_bytes);
                 let error = restored.err().unwrap_or(error);
                 self.open.forget(owner, dump);
-                Err(failed(&dump.name, error))
+                Err(failed(error))
             }
         }
+    }
+
+    /// Whether the file of a dump that is open was removed.
+    fn is_nameless(&mut self, owner: SlotId, dump: &DumpFile) -> bool {
+        let file = self.open.find(owner, dump);
+        file.is_some_and(|file| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0))
     }
 
     fn reopen(&self, dump: &DumpFile) -> Result<File, AppendError> {
@@ -305,18 +323,13 @@ impl DumpStore {
         self.open.find(owner, dump).map(Arc::clone)
     }
 
-    /// See [`DumpFolder::is_removed`]; what cannot be looked at is not known to be removed.
-    #[must_use]
-    pub fn is_folder_removed(&self) -> bool {
-        self.folder.is_removed().unwrap_or(false)
-    }
-
     /// Creates the dump folder again when it, or one of the folders in it, was removed; whether it was.
     ///
     /// # Errors
     /// When that cannot be done; nothing can be written then.
     pub fn restore_folder(&mut self) -> Result<bool, FolderError> {
-        if !self.is_folder_removed() {
+        // What cannot be looked at is not known to be removed.
+        if !self.folder.is_removed().unwrap_or(false) {
             return Ok(false);
         }
         self.folder.recreate()?;

@@ -82,11 +82,6 @@ impl Collector {
         tally: &mut Tally,
         now: Now,
     ) -> Result<Written, AppendError> {
-        let needs_file =
-            self.sessions.find(key).is_some_and(|found| found.dump.is_none() && !found.lines.is_empty());
-        if needs_file && self.dumps.is_folder_removed() {
-            self.restore_folder(tally);
-        }
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Written::Nothing) };
         if session.lines.is_empty() {
             return Ok(Written::Nothing);
@@ -98,20 +93,42 @@ impl Collector {
                 Written::More
             }
             None => {
-                self.bytes_in_progress += create_dump(&mut self.dumps, &self.slabs, key, session)?;
-                let (conn, id) = (member("conn", session.last_connection), &session.id);
-                let name = session.dump.as_ref().map_or("", |dump| &*dump.name);
-                limited!(
-                    self.log_limits.create,
-                    now.instant,
-                    Level::Info,
-                    "dump.create{conn} session={id} dump={name}"
-                );
+                self.create(key, tally, now)?;
                 Written::NewDump
             }
         };
-        session.append(&mut self.slabs);
+        if let Some(session) = self.sessions.find_mut(key) {
+            session.append(&mut self.slabs);
+        }
         Ok(written)
+    }
+
+    /// Creates the dump of a session, with what is gathered.
+    fn create(&mut self, key: SlotId, tally: &mut Tally, now: Now) -> Result<(), AppendError> {
+        self.bytes_in_progress += match self.try_to_create(key) {
+            // The folder was removed, which is looked for once a second.
+            Err(AppendError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                self.restore_folder(tally);
+                self.try_to_create(key)?
+            }
+            other => other?,
+        };
+        let Some(session) = self.sessions.find(key) else { return Ok(()) };
+        let (conn, id) = (member("conn", session.last_connection), &session.id);
+        let name = session.dump.as_ref().map_or("", |dump| &*dump.name);
+        limited!(
+            self.log_limits.create,
+            now.instant,
+            Level::Info,
+            "dump.create{conn} session={id} dump={name}"
+        );
+        Ok(())
+    }
+
+    /// Returns the bytes written.
+    fn try_to_create(&mut self, key: SlotId) -> Result<u64, AppendError> {
+        let Some(session) = self.sessions.find_mut(key) else { return Ok(0) };
+        create_dump(&mut self.dumps, &self.slabs, key, session)
     }
 
     pub(super) fn acknowledge(&mut self, key: SlotId, tally: &mut Tally, now: Now) {

@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 use log::{Level, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::auth::Auth;
 use crate::collector::{Collector, Effect, Ending, Now};
@@ -34,7 +34,7 @@ use crate::logging::{RateLimit, chain, value};
 use crate::metrics::{Gauges, Metrics, Tally};
 use crate::moment::Moment;
 use crate::reactor::desk::Desk;
-use crate::reactor::pacer::{Pacer, TurnLoad};
+use crate::reactor::pacer::{Pacer, Pause, TurnLoad};
 use crate::reactor::slots::{SlotId, Slots};
 use crate::reactor::socket::Socket;
 use crate::reactor::timers::{TICK, Wheel};
@@ -205,6 +205,8 @@ pub struct Reactor {
     /// Connections that may have more to read; each at most once.
     ready: VecDeque<SlotId>,
     pacer: Pacer,
+    /// Whether readiness was let gather before this turn.
+    has_paused: bool,
     /// Whether a peer waits for the next turn: one was accepted in this one.
     is_urgent: bool,
     wheel: Wheel,
@@ -272,6 +274,7 @@ impl Reactor {
             upgraded: 0,
             ready: VecDeque::new(),
             pacer: Pacer::new(config.reactor.coalesce, now.instant),
+            has_paused: false,
             is_urgent: false,
             wheel: Wheel::new(now.instant),
             expired: Vec::new(),
@@ -339,12 +342,14 @@ impl Reactor {
         let is_busy =
             !self.ready.is_empty() || self.more_due || (self.accept_pending && self.may_accept(now));
         let deadline = if is_busy { Some(Duration::ZERO) } else { self.next_deadline(now) };
-        let timeout = match self.pacer.pause() {
-            Some(pause) if !is_busy => {
-                self.let_gather(deadline.map_or(pause, |deadline| deadline.min(pause)));
+        let pause = self.pacer.pause().filter(|_| !is_busy);
+        self.has_paused = pause.is_some();
+        let timeout = match pause {
+            Some(pause) => {
+                self.let_gather(pause, deadline);
                 Some(Duration::ZERO)
             }
-            Some(_) | None => deadline,
+            None => deadline,
         };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => Ok(()),
@@ -356,14 +361,21 @@ impl Reactor {
         }
     }
 
-    /// Lets readiness gather for so long, or until somebody wants to connect.
-    fn let_gather(&self, pause: Duration) {
-        let Ok(pause) = pause.try_into() else { return };
+    /// Lets readiness gather: for a while whatever comes, then until somebody wants to connect; until the deadline at most.
+    fn let_gather(&self, pause: Pause, deadline: Option<Duration>) {
+        let longest = deadline.map_or(pause.longest, |deadline| deadline.min(pause.longest));
+        let deaf = pause.deaf.min(longest);
         let knocks = PollFd::new(&self.listener, PollFlags::IN);
         // Who already waits for a place would end every pause.
         let mut watched = if self.accept_pending { Vec::new() } else { vec![knocks] };
-        // An error or a signal only makes it shorter.
-        let _ = rustix::event::poll(&mut watched, Some(&pause));
+        for (watched, time) in [(&mut [][..], deaf), (&mut watched, longest - deaf)] {
+            if let Ok(time) = time.try_into()
+                && time != Timespec::default()
+            {
+                // An error or a signal only makes it shorter.
+                let _ = rustix::event::poll(watched, Some(&time));
+            }
+        }
     }
 
     fn next_deadline(&self, now: Moment) -> Option<Duration> {
@@ -499,7 +511,14 @@ impl Reactor {
         let Some(connection) = self.connections.find_mut(id) else { return };
         self.wheel.schedule(id.index, connection.deadline(&self.limits));
         match self.gate.accept(peer) {
-            Ok(is_counted) => connection.is_counted = is_counted,
+            Ok(is_counted) => {
+                connection.is_counted = is_counted;
+                // Who was kept waiting has mostly sent its head meanwhile: it is read in this turn.
+                if self.has_paused {
+                    connection.is_ready = true;
+                    self.ready.push_back(id);
+                }
+            }
             Err(refusal) => self.step(id, now, |connection, turn| connection.turn_away(refusal, turn)),
         }
     }

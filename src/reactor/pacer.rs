@@ -5,13 +5,19 @@
 //! come, and there is none at all when
 //!
 //! - little comes: a pause would gather nothing, and the single message is handled at once;
-//! - the loop is saturated: what is to be gathered is there already;
-//! - something happened for which somebody waits, as a new connection does for its answers.
+//! - the loop is saturated: what is to be gathered is there already.
+//!
+//! Somebody waits for what a new connection is answered, so a knock ends a pause, and after a turn that let somebody in
+//! there is a short one only, [`WAITED_MAX`], and none when so short a one would gather nothing: when many come, they come
+//! in together.
 
 use std::time::Duration;
 
 use crate::moment::Moment;
 
+/// How long somebody who connects is kept waiting for others at most. A page does not notice, a thousand that come in a second
+/// after a restart share a wake-up among five.
+const WAITED_MAX: Duration = Duration::from_millis(5);
 /// Over which time load is averaged: long against a pause, short against anything that a person notices.
 const MEMORY: Duration = Duration::from_millis(250);
 /// Events that a pause must be expected to gather, or it is not made.
@@ -32,6 +38,15 @@ pub struct TurnLoad {
     pub began: Moment,
     /// When its work was done.
     pub ended: Moment,
+}
+
+/// A pause of the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    /// So long it lasts whoever knocks.
+    pub deaf: Duration,
+    /// So long it lasts when nobody does; not shorter.
+    pub longest: Duration,
 }
 
 /// Watches the load and says how long to pause.
@@ -74,12 +89,19 @@ impl Pacer {
 
     /// How long to pause now; `None` for not at all.
     #[must_use]
-    pub fn pause(&self) -> Option<Duration> {
-        let expected = self.events_per_s * self.pause_max.as_secs_f64();
-        if self.is_urgent || expected < EVENTS_MIN || self.busy_share > BUSY_SHARE_MAX {
+    pub fn pause(&self) -> Option<Pause> {
+        let deaf = self.worthwhile(self.pause_max.min(WAITED_MAX)).unwrap_or_default();
+        let longest = if self.is_urgent { deaf } else { self.pause_max };
+        Some(Pause { deaf, longest: self.worthwhile(longest)? })
+    }
+
+    /// As much of a pause of at most `longest` as is needed to gather enough; `None` if it would gather next to nothing.
+    fn worthwhile(&self, longest: Duration) -> Option<Duration> {
+        let expected = self.events_per_s * longest.as_secs_f64();
+        if expected < EVENTS_MIN || self.busy_share > BUSY_SHARE_MAX {
             return None;
         }
-        Some(self.pause_max.mul_f64((EVENTS_ENOUGH / expected).min(1.0)))
+        Some(longest.mul_f64((EVENTS_ENOUGH / expected).min(1.0)))
     }
 }
 
@@ -96,9 +118,9 @@ mod tests {
         let at = |n: u32| start + Duration::from_secs(1) * n / rate;
         let (mut pacer, mut now, mut taken, mut turns) = (Pacer::new(LONGEST, start), start, 0, 0);
         while taken < rate {
-            if let Some(pause) = pacer.pause() {
-                assert!(pause <= LONGEST);
-                now += pause;
+            if let Some(Pause { deaf, longest }) = pacer.pause() {
+                assert!(deaf <= longest && deaf <= WAITED_MAX && longest <= LONGEST);
+                now += longest;
             }
             now = now.max(at(taken));
             let (began, mut events) = (now, 0);
@@ -138,17 +160,32 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_waits_is_not_kept_waiting_and_zero_means_never() {
-        let (mut pacer, _) = play(2_000, Duration::ZERO, Duration::ZERO);
-        let pause = pacer.pause().expect("there is load");
-        assert!(pause > LONGEST / 2, "{pause:?}");
-        let now = pacer.last + Duration::from_millis(1);
-        pacer.note(TurnLoad { events: 2, is_urgent: true, began: now, ended: now });
-        assert_eq!(pacer.pause(), None);
-        pacer.note(TurnLoad { events: 2, is_urgent: false, began: now, ended: now });
-        assert!(pacer.pause().is_some());
-        pacer.reconfigure(Duration::ZERO);
-        assert_eq!(pacer.pause(), None);
+    fn somebody_who_waits_is_kept_waiting_only_among_many_and_zero_means_never() {
+        // Messages per second -> the longest pause, and the one when somebody waits; in ms, at least and at most.
+        let none = None;
+        let cases = [(300, Some((18, 20)), none), (2_000, Some((18, 20)), Some((5, 5))), (190, none, none)];
+        for (rate, usual, urgent) in cases {
+            let (mut pacer, _) = play(rate, Duration::ZERO, Duration::ZERO);
+            let now = pacer.last + Duration::from_secs(1) / rate;
+            for (is_urgent, expected) in [(true, urgent), (false, usual)] {
+                pacer.note(TurnLoad { events: 1, is_urgent, began: now, ended: now });
+                let pause = pacer.pause().map(|pause| pause.longest);
+                let within = |(least, most)| {
+                    pause >= Some(Duration::from_millis(least)) && pause <= Some(Duration::from_millis(most))
+                };
+                assert!(expected.map_or(pause.is_none(), within), "{rate}/s, urgent {is_urgent}: {pause:?}");
+            }
+            pacer.reconfigure(Duration::ZERO);
+            assert_eq!(pacer.pause(), None);
+        }
+    }
+
+    #[test]
+    fn a_knock_is_heard_unless_others_are_sure_to_come() {
+        for (rate, deaf) in [(300, Duration::ZERO), (2_000, WAITED_MAX)] {
+            let (pacer, _) = play(rate, Duration::ZERO, Duration::ZERO);
+            assert_eq!(pacer.pause().expect("there is load").deaf, deaf, "{rate}/s");
+        }
     }
 
     #[test]

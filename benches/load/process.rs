@@ -96,7 +96,8 @@ impl Subject {
         match setup.kind {
             Kind::Server => {
                 command.stdout(Stdio::null()).stderr(Stdio::piped());
-                command.env("RTCSTATS_SERVER_ADDRESS", "127.0.0.1").env("RTCSTATS_SERVER_PORT", "0");
+                // All loopback addresses: see `Fleet::connect`.
+                command.env("RTCSTATS_SERVER_ADDRESS", "0.0.0.0").env("RTCSTATS_SERVER_PORT", "0");
                 command
                     .env("RTCSTATS_SERVER_METRICS_ADDRESS", "127.0.0.1")
                     .env("RTCSTATS_SERVER_METRICS_PORT", "0");

@@ -227,7 +227,7 @@ impl<'a> Run<'a> {
     }
 
     fn fleet(&self) -> io::Result<Fleet<'a>> {
-        Fleet::new(self.mix, self.subject.address)
+        Fleet::new(self.mix, self.subject.address.port())
     }
 
     fn saturate(&mut self, connections: usize, messages: u64) -> io::Result<Vec<Sent>> {

@@ -28,7 +28,7 @@ struct Connection {
 
 /// Serves until the process is killed. The address is told on standard output.
 pub(crate) fn run(folder: &Path) -> io::Result<()> {
-    let mut listener = TcpListener::bind("127.0.0.1:0".parse().expect("an address"))?;
+    let mut listener = TcpListener::bind("0.0.0.0:0".parse().expect("an address"))?;
     println!("sink.ready ingest={}", listener.local_addr()?);
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;

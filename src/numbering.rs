@@ -87,17 +87,23 @@ fn integer_from_end(text: &[u8]) -> Option<(&[u8], u64)> {
 pub fn has_five_elements(line: &[u8]) -> bool {
     let (mut commas, mut depth) = (0, 0_u32);
     let mut strings = Strings::default();
-    for chunk in line.chunks(BLOCK_BYTES) {
-        let mut block = [b' '; BLOCK_BYTES];
-        for (filled, byte) in block.iter_mut().zip(chunk) {
-            *filled = *byte;
-        }
-        let bytes = Bytes::of(&block);
+    let (blocks, rest) = line.as_chunks::<BLOCK_BYTES>();
+    let mut last = [b' '; BLOCK_BYTES];
+    for (filled, byte) in last.iter_mut().zip(rest) {
+        *filled = *byte;
+    }
+    for block in blocks.iter().chain([&last]) {
+        let bytes = Bytes::of(block);
         let outside = !strings.next(bytes);
         // With this bit square brackets are curly ones.
         let curly = bytes.with(0x20);
-        let mut brackets = (curly.equal(b'{') | curly.equal(b'}')) & outside;
-        let mut rest = u64::MAX;
+        let (opening, closing) = (curly.equal(b'{') & outside, curly.equal(b'}') & outside);
+        if depth > closing.count_ones() + 1 {
+            // Whatever the order, it stays below the first level: so it is with nearly all blocks.
+            depth = depth + opening.count_ones() - closing.count_ones();
+            continue;
+        }
+        let (mut brackets, mut rest) = (opening | closing, u64::MAX);
         loop {
             // The lowest bracket, or no bit for none; what is below it is on one level.
             let bracket = brackets & brackets.wrapping_neg();
@@ -108,8 +114,7 @@ pub fn has_five_elements(line: &[u8]) -> bool {
             if bracket == 0 {
                 break;
             }
-            let byte = block.get(bracket.trailing_zeros() as usize);
-            depth = if matches!(byte, Some(b'[' | b'{')) { depth + 1 } else { depth.saturating_sub(1) };
+            depth = if opening & bracket != 0 { depth + 1 } else { depth.saturating_sub(1) };
             rest = !(bracket | bracket.wrapping_sub(1));
             brackets &= rest;
         }

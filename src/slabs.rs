@@ -6,7 +6,7 @@
 //! in which they began to gather. A line stands in one piece.
 //!
 //! Knows no session and no file. Bounds: whoever writes looks at [`Slabs::bytes_in_use`] and appends until it is small
-//! enough; empty slabs that nobody needed between two calls of [`Slabs::shrink`] are given back there. Not counted is
+//! enough; empty slabs that nobody needed for six calls of [`Slabs::shrink`] are given back there. Not counted is
 //! what refers to the lines, 24 bytes for each run of them: next to nothing for lines of KBs, as much again for lines of 24
 //! bytes.
 
@@ -18,6 +18,10 @@ use memmap2::MmapMut;
 /// Bytes of a slab: many lines (3.75 KB on average), and few bytes beside what one old line holds in use. Fifty busy
 /// connections leave the ends of their reads in as many slabs: these should stay in the cache.
 const SLAB_BYTES: usize = 64 * 1024;
+
+/// Rounds of [`Slabs::shrink`], one a second, for which an empty slab is kept: sessions that began to gather together are
+/// appended together, once in each `dump.flush_interval_ms`, and the kernel takes its time to map memory anew.
+const ROUNDS_KEPT: usize = 6;
 
 /// Where gathered lines stand. It belongs to the [`Slabs`] that filled it, and must go back there
 /// ([`Slabs::release`]), or what it refers to is never used again. Of a session that gathers nothing it is 8 bytes.
@@ -204,8 +208,8 @@ pub struct Slabs {
     at: Option<usize>,
     /// Numbers of those with memory in which nothing stands, the one used last on top.
     free: Vec<usize>,
-    /// So many at the bottom of `free` were not needed since the last shrink.
-    untouched: usize,
+    /// So many at the bottom of `free` were not needed since the last shrink, and in the rounds before it.
+    untouched: [usize; ROUNDS_KEPT],
     /// Numbers without memory.
     vacant: Vec<usize>,
     in_use: usize,
@@ -284,7 +288,8 @@ impl Slabs {
         let Some(number) = self.free.pop() else {
             return self.put(Slab { memory: Memory::slab(), counted: SLAB_BYTES, ..Slab::default() });
         };
-        self.untouched = self.untouched.min(self.free.len());
+        let [since_the_last, ..] = &mut self.untouched;
+        *since_the_last = self.free.len().min(*since_the_last);
         if let Some(slab) = self.slabs.get_mut(number) {
             slab.counted = SLAB_BYTES;
         }
@@ -405,15 +410,19 @@ impl Slabs {
         }
     }
 
-    /// Gives back the memory that was not needed since the last call.
+    /// Gives back the memory that was not needed for so many rounds ([`ROUNDS_KEPT`]).
     pub fn shrink(&mut self) {
-        for number in self.free.drain(..self.untouched) {
+        let needless = self.untouched.into_iter().min().unwrap_or_default();
+        for number in self.free.drain(..needless) {
             if let Some(slab) = self.slabs.get_mut(number) {
                 slab.memory = Memory::None;
             }
             self.vacant.push(number);
         }
-        self.untouched = self.free.len();
+        self.untouched = self.untouched.map(|count| count - needless);
+        self.untouched.rotate_right(1);
+        let [since_the_last, ..] = &mut self.untouched;
+        *since_the_last = self.free.len();
     }
 }
 
@@ -533,14 +542,19 @@ mod tests {
         let mut lines = Lines::default();
         let kept =
             |slabs: &Slabs| slabs.slabs.iter().map(|slab| slab.memory.len()).sum::<usize>() / SLAB_BYTES;
-        for round in [20, 20, 1] {
-            for _ in 0..round {
-                write(&mut slabs, &mut lines, &[b'x'; SLAB_BYTES]);
+        let mut round = |slabs: &mut Slabs, needed: usize| {
+            for _ in 0..needed {
+                write(slabs, &mut lines, &[b'x'; SLAB_BYTES]);
             }
             slabs.release(&mut lines);
             slabs.shrink();
+            kept(slabs)
+        };
+        for needed in [20, 1, 1, 1, 1, 20, 1, 1, 1, 1, 20, 1, 1, 1, 1, 1] {
+            assert_eq!(round(&mut slabs, needed), 20, "all of it is needed again and again");
         }
-        slabs.shrink();
+        round(&mut slabs, 0);
+        round(&mut slabs, 0);
         assert_eq!(kept(&slabs), 1, "the one that is being filled");
         write(&mut slabs, &mut lines, b"goes on");
         assert_eq!(slabs.copy(&lines), b"goes on");

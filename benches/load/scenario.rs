@@ -13,8 +13,8 @@ use super::verify;
 /// After this, behind a flush interval, every gathered entry has been appended and every new file made, also on a
 /// busy machine.
 const APPENDED: Duration = Duration::from_millis(1_500);
-/// Memory that was not needed between two rounds of housekeeping, one a second, is given back.
-const GIVEN_BACK: Duration = Duration::from_millis(3_000);
+/// Memory that was not needed for six rounds of housekeeping, one a second, is given back.
+const GIVEN_BACK: Duration = Duration::from_millis(8_000);
 /// The default flush interval.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 use log::{Level, info, warn};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::auth::Auth;
 use crate::collector::{Collector, Effect, Ending, Now};
@@ -209,8 +209,8 @@ pub struct Reactor {
     pacer: Pacer,
     /// Whether readiness was let gather before this turn.
     has_paused: bool,
-    /// Whether a peer waits for the next turn: one was accepted in this one.
-    is_urgent: bool,
+    /// Connections accepted in this turn.
+    knocks: usize,
     wheel: Wheel,
     expired: Vec<u32>,
     buffer: Vec<u8>,
@@ -277,7 +277,7 @@ impl Reactor {
             ready: VecDeque::new(),
             pacer: Pacer::new(config.reactor.coalesce, now.instant),
             has_paused: false,
-            is_urgent: false,
+            knocks: 0,
             wheel: Wheel::new(now.instant),
             expired: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
@@ -363,21 +363,16 @@ impl Reactor {
         }
     }
 
-    /// Lets readiness gather: for a while whatever comes, then until somebody wants to connect; until the deadline at most.
+    /// Lets readiness gather, until the deadline at most.
     fn let_gather(&self, pause: Pause, deadline: Option<Duration>) {
-        let longest = deadline.map_or(pause.longest, |deadline| deadline.min(pause.longest));
-        let deaf = pause.deaf.min(longest);
+        let time = deadline.map_or(pause.time, |deadline| deadline.min(pause.time));
+        let Ok(time) = time.try_into() else { return };
         let knocks = PollFd::new(&self.listener, PollFlags::IN);
         // Who already waits for a place would end every pause.
-        let mut watched = if self.accept_pending { Vec::new() } else { vec![knocks] };
-        for (watched, time) in [(&mut [][..], deaf), (&mut watched, longest - deaf)] {
-            if let Ok(time) = time.try_into()
-                && time != Timespec::default()
-            {
-                // An error or a signal only makes it shorter.
-                let _ = rustix::event::poll(watched, Some(&time));
-            }
-        }
+        let is_watched = pause.hears_knocks && !self.accept_pending;
+        let mut watched = if is_watched { vec![knocks] } else { Vec::new() };
+        // An error or a signal only makes it shorter.
+        let _ = rustix::event::poll(&mut watched, Some(&time));
     }
 
     fn next_deadline(&self, now: Moment) -> Option<Duration> {
@@ -482,7 +477,7 @@ impl Reactor {
     }
 
     fn accepted(&mut self, stream: TcpStream, peer: IpAddr, now: Now) {
-        self.is_urgent = true;
+        self.knocks += 1;
         self.tally.connections_accepted += 1;
         // TCP_NODELAY is not asked for: what a turn has for a peer goes out in one write, and that an acknowledgement may
         // wait for the one before it to arrive hurts nobody. It would be one system call more for each connection.
@@ -810,7 +805,7 @@ impl Reactor {
         self.metrics.observe_turn(took);
         self.pacer.note(TurnLoad {
             events: self.events.iter().count(),
-            is_urgent: std::mem::take(&mut self.is_urgent),
+            knocks: std::mem::take(&mut self.knocks),
             began: now.instant,
             ended,
         });

@@ -7,9 +7,8 @@
 //! - little comes: a pause would gather nothing, and the single message is handled at once;
 //! - the loop is saturated: what is to be gathered is there already.
 //!
-//! Somebody waits for what a new connection is answered, so a knock ends a pause, and after a turn that let somebody in
-//! there is a short one only, [`WAITED_MAX`], and none when so short a one would gather nothing: when many come, they come
-//! in together.
+//! Somebody waits for what a new connection is answered, so a knock ends a pause, and behind a turn that let somebody in
+//! there is none. Where many come they come in together: then pauses are short, [`WAITED_MAX`], and no knock ends them.
 
 use std::time::Duration;
 
@@ -18,6 +17,8 @@ use crate::moment::Moment;
 /// How long somebody who connects is kept waiting for others at most. A page does not notice, a thousand that come in a second
 /// after a restart share a wake-up among five.
 const WAITED_MAX: Duration = Duration::from_millis(5);
+/// Connections that must be expected to come in that time.
+const KNOCKS_MIN: f64 = 1.0;
 /// Over which time load is averaged: long against a pause, short against anything that a person notices.
 const MEMORY: Duration = Duration::from_millis(250);
 /// Events that a pause must be expected to gather, or it is not made.
@@ -32,8 +33,8 @@ const BUSY_SHARE_MAX: f64 = 0.5;
 pub struct TurnLoad {
     /// Readiness events of connections.
     pub events: usize,
-    /// Whether somebody waits for what comes next.
-    pub is_urgent: bool,
+    /// Connections that were accepted.
+    pub knocks: usize,
     /// When the loop woke up.
     pub began: Moment,
     /// When its work was done.
@@ -43,10 +44,10 @@ pub struct TurnLoad {
 /// A pause of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
-    /// So long it lasts whoever knocks.
-    pub deaf: Duration,
-    /// So long it lasts when nobody does; not shorter.
-    pub longest: Duration,
+    /// How long it lasts.
+    pub time: Duration,
+    /// Whether a knock ends it.
+    pub hears_knocks: bool,
 }
 
 /// Watches the load and says how long to pause.
@@ -55,18 +56,28 @@ pub struct Pacer {
     pause_max: Duration,
     /// Events per second, averaged.
     events_per_s: f64,
+    /// Connections per second, averaged.
+    knocks_per_s: f64,
     /// Share of time spent working, averaged.
     busy_share: f64,
     /// When the last turn ended.
     last: Moment,
-    is_urgent: bool,
+    /// Whether it let somebody in.
+    has_let_in: bool,
 }
 
 impl Pacer {
     /// A pacer that has seen nothing yet. `pause_max`: `reactor.coalesce_ms`.
     #[must_use]
     pub fn new(pause_max: Duration, now: Moment) -> Self {
-        Self { pause_max, events_per_s: 0.0, busy_share: 0.0, last: now, is_urgent: false }
+        Self {
+            pause_max,
+            events_per_s: 0.0,
+            knocks_per_s: 0.0,
+            busy_share: 0.0,
+            last: now,
+            has_let_in: false,
+        }
     }
 
     /// Changes the longest pause.
@@ -80,19 +91,26 @@ impl Pacer {
         let elapsed = turn.ended.saturating_duration_since(self.last).as_secs_f64();
         let busy = turn.ended.saturating_duration_since(turn.began).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a turn has at most some thousand events")]
-        let events = turn.events as f64;
-        self.events_per_s = (self.events_per_s * memory + events) / (memory + elapsed);
-        self.busy_share = (self.busy_share * memory + busy) / (memory + elapsed);
+        let [events, knocks] = [turn.events, turn.knocks].map(|count| count as f64);
+        let average = |before: f64, now: f64| (before * memory + now) / (memory + elapsed);
+        self.events_per_s = average(self.events_per_s, events);
+        self.knocks_per_s = average(self.knocks_per_s, knocks);
+        self.busy_share = average(self.busy_share, busy);
         self.last = turn.ended;
-        self.is_urgent = turn.is_urgent;
+        self.has_let_in = turn.knocks > 0;
     }
 
-    /// How long to pause now; `None` for not at all.
+    /// How to pause now; `None` for not at all.
     #[must_use]
     pub fn pause(&self) -> Option<Pause> {
-        let deaf = self.worthwhile(self.pause_max.min(WAITED_MAX)).unwrap_or_default();
-        let longest = if self.is_urgent { deaf } else { self.pause_max };
-        Some(Pause { deaf, longest: self.worthwhile(longest)? })
+        if self.knocks_per_s * WAITED_MAX.as_secs_f64() >= KNOCKS_MIN {
+            let time = self.worthwhile(self.pause_max.min(WAITED_MAX))?;
+            return Some(Pause { time, hears_knocks: false });
+        }
+        if self.has_let_in {
+            return None;
+        }
+        Some(Pause { time: self.worthwhile(self.pause_max)?, hears_knocks: true })
     }
 
     /// As much of a pause of at most `longest` as is needed to gather enough; `None` if it would gather next to nothing.
@@ -118,9 +136,9 @@ mod tests {
         let at = |n: u32| start + Duration::from_secs(1) * n / rate;
         let (mut pacer, mut now, mut taken, mut turns) = (Pacer::new(LONGEST, start), start, 0, 0);
         while taken < rate {
-            if let Some(Pause { deaf, longest }) = pacer.pause() {
-                assert!(deaf <= longest && deaf <= WAITED_MAX && longest <= LONGEST);
-                now += longest;
+            if let Some(pause) = pacer.pause() {
+                assert!(pause.time <= LONGEST && pause.hears_knocks);
+                now += pause.time;
             }
             now = now.max(at(taken));
             let (began, mut events) = (now, 0);
@@ -128,7 +146,7 @@ mod tests {
                 (taken, events) = (taken + 1, events + 1);
             }
             now += fixed + each * events;
-            pacer.note(TurnLoad { events: events as usize, is_urgent: false, began, ended: now });
+            pacer.note(TurnLoad { events: events as usize, knocks: 0, began, ended: now });
             turns += u32::from(taken > rate / 2);
         }
         (pacer, turns)
@@ -160,31 +178,36 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_waits_is_kept_waiting_only_among_many_and_zero_means_never() {
-        // Messages per second -> the longest pause, and the one when somebody waits; in ms, at least and at most.
-        let none = None;
-        let cases = [(300, Some((18, 20)), none), (2_000, Some((18, 20)), Some((5, 5))), (190, none, none)];
-        for (rate, usual, urgent) in cases {
-            let (mut pacer, _) = play(rate, Duration::ZERO, Duration::ZERO);
-            let now = pacer.last + Duration::from_secs(1) / rate;
-            for (is_urgent, expected) in [(true, urgent), (false, usual)] {
-                pacer.note(TurnLoad { events: 1, is_urgent, began: now, ended: now });
-                let pause = pacer.pause().map(|pause| pause.longest);
-                let within = |(least, most)| {
-                    pause >= Some(Duration::from_millis(least)) && pause <= Some(Duration::from_millis(most))
-                };
-                assert!(expected.map_or(pause.is_none(), within), "{rate}/s, urgent {is_urgent}: {pause:?}");
-            }
-            pacer.reconfigure(Duration::ZERO);
-            assert_eq!(pacer.pause(), None);
-        }
+    fn somebody_who_waits_is_not_kept_waiting_and_zero_means_never() {
+        let (mut pacer, _) = play(2_000, Duration::ZERO, Duration::ZERO);
+        let pause = pacer.pause().expect("there is load");
+        assert!(pause.time > LONGEST / 2 && pause.hears_knocks, "{pause:?}");
+        let now = pacer.last + Duration::from_millis(1);
+        pacer.note(TurnLoad { events: 2, knocks: 1, began: now, ended: now });
+        assert_eq!(pacer.pause(), None);
+        pacer.note(TurnLoad { events: 2, knocks: 0, began: now, ended: now });
+        assert!(pacer.pause().is_some());
+        pacer.reconfigure(Duration::ZERO);
+        assert_eq!(pacer.pause(), None);
     }
 
     #[test]
-    fn a_knock_is_heard_unless_others_are_sure_to_come() {
-        for (rate, deaf) in [(300, Duration::ZERO), (2_000, WAITED_MAX)] {
-            let (pacer, _) = play(rate, Duration::ZERO, Duration::ZERO);
-            assert_eq!(pacer.pause().expect("there is load").deaf, deaf, "{rate}/s");
+    fn many_who_come_are_let_in_together() {
+        // Connections per second, each with three events -> how long a turn that let somebody in is waited behind.
+        for (rate, expected) in [(100, None), (1_000, Some(WAITED_MAX)), (10_000, Some(WAITED_MAX / 2))] {
+            let (turns, mut now) = (200, Moment::at(1 << 40));
+            let mut pacer = Pacer::new(LONGEST, now);
+            for _ in 0..turns {
+                now += Duration::from_millis(10);
+                pacer.note(TurnLoad { events: rate * 3 / 100, knocks: rate / 100, began: now, ended: now });
+            }
+            let pause = pacer.pause();
+            assert_eq!(pause.is_some(), expected.is_some(), "{rate}/s: {pause:?}");
+            if let (Some(pause), Some(expected)) = (pause, expected) {
+                assert!(!pause.hears_knocks && pause.time <= expected, "{rate}/s: {pause:?}");
+            }
+            pacer.reconfigure(Duration::ZERO);
+            assert_eq!(pacer.pause(), None, "zero means never");
         }
     }
 
@@ -192,7 +215,7 @@ mod tests {
     fn after_a_silence_the_next_message_is_handled_at_once() {
         let (mut pacer, _) = play(2_000, Duration::ZERO, Duration::ZERO);
         let now = pacer.last + Duration::from_secs(5);
-        pacer.note(TurnLoad { events: 1, is_urgent: false, began: now, ended: now });
+        pacer.note(TurnLoad { events: 1, knocks: 0, began: now, ended: now });
         assert_eq!(pacer.pause(), None);
     }
 }

@@ -253,9 +253,11 @@ impl<'a> Run<'a> {
             let first = self.rng.between(0, cycle - 1);
             Identity::new(&mut self.rng, first)
         })?;
-        // The first message makes the file; what follows is the steady state.
+        // The first message makes the file; what follows is the steady state. Where thousands of files were removed lately,
+        // as after another run, ext4 takes a millisecond to make one.
         fleet.send(1)?;
         fleet.rest(self.flushed())?;
+        self.wait_for_dumps(connections)?;
         let (before, messages) = (self.subject.cpu()?, fleet.messages);
         let turns = self.subject.turns()?;
         fleet.pace(interval, rounds, &mut self.rng)?;
@@ -319,6 +321,17 @@ impl<'a> Run<'a> {
             self.figures.add_us(SESSION_ARCHIVED, all.total_ns(), sessions as u64);
         }
         Ok(fleet.into_sent())
+    }
+
+    /// Waits until each session has its file; those of the sink are made when they open.
+    fn wait_for_dumps(&mut self, sessions: usize) -> io::Result<()> {
+        if self.subject.kind == Kind::Sink {
+            return Ok(());
+        }
+        let folder = self.subject.folder.path().to_owned();
+        self.subject.wait_until("all dumps are made", || {
+            verify::dumps(&folder).is_ok_and(|files| files.len() >= sessions)
+        })
     }
 
     /// Waits until the server has archived everything.

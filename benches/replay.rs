@@ -122,9 +122,10 @@ fn main() {
     let mut rng = Rng::new(2);
     let mut now = Now { instant: Moment::at(1 << 40), wall: SystemTime::UNIX_EPOCH };
     let mut finished = 0;
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
     for session in 0..rounds * SESSIONS_PER_ROUND {
         let id = SlotId { index: session as u32, generation: 1 };
-        replay_session(id, record(&mix, &mut rng), &mut collector, &mut tally, &mut now);
+        replay_session(id, record(&mix, &mut rng), &mut buffer, &mut collector, &mut tally, &mut now);
         let mut effects = Vec::new();
         collector.take_effects(&mut effects);
         finished += effects.iter().filter(|effect| matches!(effect, Effect::Finished(_))).count() as u64;
@@ -140,6 +141,7 @@ fn main() {
 fn replay_session(
     id: SlotId,
     recorded: Recorded,
+    buffer: &mut [u8],
     collector: &mut Collector,
     tally: &mut Tally,
     now: &mut Now,
@@ -152,14 +154,13 @@ fn replay_session(
         outgoing_bytes_max: 1 << 20,
         incomplete_bytes_max: 1 << 28,
     };
-    let mut buffer = vec![0; READ_BUFFER_BYTES];
     let mut connection = Connection::new(id, recorded, IpAddr::from(Ipv4Addr::LOCALHOST), now.instant);
     let mut gate = Gate::new(&Config::built_in(), Auth::default(), now.instant);
     let (mut lines, mut incomplete_bytes) = (ConnectionLines::default(), 0);
     loop {
         now.instant += Duration::from_millis(1);
         let mut turn = Turn {
-            buffer: &mut buffer,
+            buffer,
             collector,
             tally,
             limits: &limits,

@@ -104,7 +104,7 @@ impl Lines {
     /// In how many pieces they stand: as many parts has the write that appends them.
     #[must_use]
     pub fn pieces(&self) -> usize {
-        self.all().count()
+        self.0.as_ref().map_or(0, |places| usize::from(places.first.bytes() > 0) + places.more().len())
     }
 
     /// Notes a place in them, from where to where, until they are released.
@@ -410,7 +410,7 @@ impl Slabs {
         }
     }
 
-    /// Gives back the memory that was not needed for so many rounds ([`ROUNDS_KEPT`]).
+    /// Gives back the memory that was not needed for six rounds; called once a second.
     pub fn shrink(&mut self) {
         let needless = self.untouched.into_iter().min().unwrap_or_default();
         for number in self.free.drain(..needless) {

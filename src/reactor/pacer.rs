@@ -8,7 +8,7 @@
 //! - the loop is saturated: what is to be gathered is there already.
 //!
 //! Somebody waits for what a new connection is answered, so a knock ends a pause, and behind a turn that let somebody in
-//! there is none. Where many come they come in together: then pauses are short, [`WAITED_MAX`], and no knock ends them.
+//! there is none. Where many come they come in together: then pauses last 5 ms at most, and no knock ends them.
 
 use std::time::Duration;
 

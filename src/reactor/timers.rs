@@ -90,6 +90,18 @@ impl Wheel {
 
     /// Takes the timer `number` off the wheel if it is there.
     pub fn cancel(&mut self, number: u32) {
+        self.take_off(number);
+        self.give_back();
+    }
+
+    /// Gives the memory of a crowd back when nobody needs it.
+    fn give_back(&mut self) {
+        if self.count == 0 && self.timers.len() > KEPT_TIMERS {
+            self.timers = Vec::new();
+        }
+    }
+
+    fn take_off(&mut self, number: u32) {
         let Some(timer) = self.timers.get_mut(number as usize) else { return };
         let Link { before, behind } =
             std::mem::replace(&mut timer.link, Link { before: number, behind: number });
@@ -102,9 +114,6 @@ impl Wheel {
             self.mark(before - FIRST_HEAD, false);
         }
         self.count -= 1;
-        if self.count == 0 && self.timers.len() > KEPT_TIMERS {
-            self.timers = Vec::new();
-        }
     }
 
     fn tick_of(&self, at: Moment) -> Tick {
@@ -162,7 +171,7 @@ impl Wheel {
             tick += 1;
             self.done = tick;
             while let Some((number, due)) = self.first_in(slot_of(tick), before) {
-                self.cancel(number);
+                self.take_off(number);
                 if due <= reached { out.push(number) } else { again.push((number, due)) }
             }
         }
@@ -170,6 +179,7 @@ impl Wheel {
         for (number, tick) in again {
             self.put(number, tick);
         }
+        self.give_back();
     }
 
     /// The first timer of a slot and its tick, which lies behind `before`.
@@ -204,7 +214,7 @@ impl Wheel {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+#[expect(clippy::cast_possible_truncation, reason = "the upper half follows from the ticks that are done")]
 fn lower_half(tick: Tick) -> u32 {
     tick as u32
 }
@@ -250,6 +260,22 @@ mod tests {
         assert_eq!((wheel.sleep(t0), wheel.timers.len()), (Some(TICK * 4), 5000));
         wheel.cancel(0);
         assert_eq!((wheel.sleep(t0), wheel.timers.capacity()), (None, 0));
+    }
+
+    #[test]
+    fn the_last_of_a_crowd_that_is_far_away_fires() {
+        let t0 = start();
+        let mut wheel = Wheel::new(t0);
+        let crowd = 2000;
+        for number in 0..crowd {
+            wheel.schedule(number, t0 + TICK * (SLOTS + 1000));
+        }
+        (1..crowd).for_each(|number| wheel.cancel(number));
+        let mut out = Vec::new();
+        wheel.expire(t0 + TICK * (SLOTS + 500), &mut out);
+        assert_eq!(out, [0; 0]);
+        wheel.expire(t0 + TICK * (SLOTS + 1000), &mut out);
+        assert_eq!((&*out, wheel.timers.capacity()), (&[0][..], 0));
     }
 
     #[test]

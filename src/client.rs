@@ -226,10 +226,17 @@ impl Common {
             ..info
         }
     }
+
+    /// Forgets what a crowd that has gone said about itself. `sessions`: how many there are; each has one connection, or had
+    /// one, and most connections have one.
+    pub fn shrink(&mut self, sessions: usize) {
+        self.targets.shrink(2 * sessions);
+        self.agents.shrink(2 * sessions);
+    }
 }
 
-/// Every value that a connection has, once. Holds at most as many as there are connections, and those of twice
-/// `FORGOTTEN_MIN` that have none any more.
+/// Every value that a connection has, once. Those that no connection has any more are forgotten when there are twice as many
+/// as were needed at the last look, and in [`Common::shrink`].
 #[derive(Debug)]
 struct Shared<T> {
     known: HashSet<Rc<T>>,
@@ -253,15 +260,25 @@ impl<T: Eq + Hash> Shared<T> {
             return Rc::clone(known);
         }
         if self.known.len() >= self.full_at.max(Self::FORGOTTEN_MIN) {
-            self.known.retain(|known| Rc::strong_count(known) > 1);
-            // Looking at all of them costs a constant for each that comes.
-            self.full_at = self.known.len() * 2;
-            if self.known.len() < self.known.capacity() / 8 {
-                self.known.shrink_to_fit();
-            }
+            self.forget();
         }
         self.known.insert(Rc::clone(&value));
         value
+    }
+
+    fn forget(&mut self) {
+        self.known.retain(|known| Rc::strong_count(known) > 1);
+        // Looking at all of them costs a constant for each that comes.
+        self.full_at = self.known.len() * 2;
+        if self.known.len() < self.known.capacity() / 8 {
+            self.known.shrink_to_fit();
+        }
+    }
+
+    fn shrink(&mut self, connections_max: usize) {
+        if self.known.len() > connections_max.max(Self::FORGOTTEN_MIN) {
+            self.forget();
+        }
     }
 }
 
@@ -321,6 +338,19 @@ mod tests {
         }
         let again = common.share(ConnectionInfo::new("/room", None, agent("one")));
         assert!(Rc::ptr_eq(&first.agent, &again.agent));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_crowd_that_has_gone() {
+        let mut common = Common::default();
+        let share =
+            |n: usize| common.share(ConnectionInfo::new(&format!("/{n}"), None, agent(&n.to_string())));
+        let crowd: Vec<_> = (0..1000).map(share).collect();
+        common.shrink(500);
+        assert_eq!(common.targets.known.len(), 1000);
+        drop(crowd);
+        common.shrink(0);
+        assert_eq!((common.targets.known.len(), common.agents.known.capacity()), (0, 0));
     }
 
     #[test]

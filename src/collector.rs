@@ -59,9 +59,11 @@ use flush_queue::FlushQueue;
 use held::HeldSessions;
 use refusals::Refusals;
 
-/// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush costs about
-/// 10 us) cannot hold up the sockets.
+/// Sessions that are flushed or acknowledged in one turn at most, so that a thousand due at once (a flush of one line costs
+/// about 10 us) cannot hold up the sockets.
 const FLUSHES_PER_TURN: usize = 128;
+/// What is due is appended until it is so much in one turn: some 5 ms of work.
+const FLUSHED_BYTES_PER_TURN: u64 = 4 << 20;
 /// Places in queues that are kept when there is nothing in them.
 const QUEUE_KEPT: usize = 256;
 /// Lines of one kind that peers can cause per second. A busy server opens tens of sessions a second.
@@ -203,7 +205,7 @@ pub struct Collector {
     durability: Option<Durability>,
     /// The memory of ended sessions on disk.
     journal: EndedJournal,
-    /// When the last entry came, or as much later as tells it from the one before.
+    /// When the last entry came, but at least a nanosecond after the one before, so that no two are equal.
     last_entry: Moment,
     /// Bytes of the dumps that are open or wait.
     bytes_in_progress: u64,
@@ -452,13 +454,15 @@ impl Collector {
 
     fn run_queues(&mut self, tally: &mut Tally, now: Now) -> bool {
         let mut budget = FLUSHES_PER_TURN;
+        let enough = self.bytes_in_progress + FLUSHED_BYTES_PER_TURN;
         while budget > 0
+            && self.bytes_in_progress < enough
             && let Some(key) = self.flush_queue.take_due(now.instant)
         {
             budget -= 1;
             self.flush_queued(key, tally, now);
         }
-        if budget == 0 {
+        if budget == 0 || self.bytes_in_progress >= enough {
             return true;
         }
         while let Some(&(deadline, key)) = self.acknowledge_queue.front() {
@@ -506,6 +510,7 @@ impl Collector {
         shrink_queue(&mut self.acknowledge_queue);
         self.held.shrink();
         self.sessions.shrink();
+        self.common.shrink(self.sessions.open_count());
     }
 
     fn count_gathered(&self) -> usize {

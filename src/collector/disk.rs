@@ -89,7 +89,7 @@ impl Collector {
     }
 
     /// Creates the dump folder again when it, or a folder in it, was removed, and gives up the dumps that went with it. Also
-    /// called when a dump is to be created.
+    /// called when a dump cannot be created or finished for want of its folder.
     pub(super) fn restore_folder(&mut self, tally: &mut Tally) {
         match self.dumps.restore_folder() {
             Ok(false) => {}

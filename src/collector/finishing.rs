@@ -88,7 +88,15 @@ impl Collector {
         let (size_bytes, name) = (dump.size_bytes, &dump.name);
         let conn = member("conn", session.and_then(|session| session.last_connection));
         let session = member("session", session.map(|session| &session.id));
-        match self.dumps.finish(owner, dump, now.wall) {
+        let mut finished = self.dumps.finish(owner, dump, now.wall);
+        if finished.as_ref().is_err_and(|cause| cause.kind() == ErrorKind::NotFound)
+            && self.dumps.is_there(dump)
+        {
+            // It is the folder of the finished ones that was removed.
+            self.restore_folder(tally);
+            finished = self.dumps.finish(owner, dump, now.wall);
+        }
+        match finished {
             Ok(job) => {
                 limited!(
                     self.log_limits.finish,

@@ -617,6 +617,20 @@ fn a_removed_dump_folder_is_created_again() {
     assert!(server.settings().try_start().is_err(), "the new folder is locked, too");
 }
 
+/// Of the folders only that of the finished dumps is removed: it is created again before anything is given up.
+#[test]
+fn a_removed_folder_of_finished_dumps_loses_nothing() {
+    let server = scaled().set("sessions.reconnect_grace_s", 60).start();
+    let session = Session::new("stays");
+    let mut socket = session.connect(&server, 0);
+    (1..=3).for_each(|number| session.send(&mut socket, number));
+    server.wait_until("it is written", || server.dump_path(&session.id).is_file().then_some(()));
+    remove_all(&server.dump_path("finished"));
+    socket.close(3001);
+    session.expect_archived(&server, 3);
+    assert_eq!(server.metric("rtcstats_dumps_removed_total"), 0.0);
+}
+
 /// As before, under load: what is acknowledged after the folder is back is kept.
 #[test]
 fn removed_folders_under_load_are_survived() {

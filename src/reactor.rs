@@ -207,8 +207,8 @@ pub struct Reactor {
     /// Connections that may have more to read; each at most once.
     ready: VecDeque<SlotId>,
     pacer: Pacer,
-    /// Whether readiness was let gather before this turn.
-    has_paused: bool,
+    /// Whether knocks were not heard for a while before this turn.
+    was_deaf: bool,
     /// Connections accepted in this turn.
     knocks: usize,
     wheel: Wheel,
@@ -276,7 +276,7 @@ impl Reactor {
             upgraded: 0,
             ready: VecDeque::new(),
             pacer: Pacer::new(config.reactor.coalesce, now.instant),
-            has_paused: false,
+            was_deaf: false,
             knocks: 0,
             wheel: Wheel::new(now.instant),
             expired: Vec::new(),
@@ -345,7 +345,7 @@ impl Reactor {
             !self.ready.is_empty() || self.more_due || (self.accept_pending && self.may_accept(now));
         let deadline = if is_busy { Some(Duration::ZERO) } else { self.next_deadline(now) };
         let pause = self.pacer.pause().filter(|_| !is_busy);
-        self.has_paused = pause.is_some();
+        self.was_deaf = pause.is_some_and(|pause| !pause.hears_knocks);
         let timeout = match pause {
             Some(pause) => {
                 self.let_gather(pause, deadline);
@@ -511,7 +511,7 @@ impl Reactor {
             Ok(is_counted) => {
                 connection.is_counted = is_counted;
                 // Who was kept waiting has mostly sent its head meanwhile: it is read in this turn.
-                if self.has_paused {
+                if self.was_deaf {
                     connection.is_ready = true;
                     self.ready.push_back(id);
                 }

@@ -18,10 +18,10 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::moment::Moment;
-
 use rustix::net::{AddressFamily, SendFlags, SocketType, sockopt};
 use sd_notify::NotifyState;
+
+use crate::moment::Moment;
 
 /// How long a message that must arrive may wait for a place in systemd's queue.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);

@@ -58,3 +58,42 @@ impl ByUrl {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moment::Moment;
+
+    /// Against a plain map: ids come, come again, go, and the table grows and shrinks meanwhile.
+    #[test]
+    fn it_finds_what_a_map_finds() {
+        let (mut slots, mut index) = (Slots::default(), ByUrl::default());
+        let mut expected = std::collections::BTreeMap::new();
+        let id = |n: u32| SessionId::parse(&format!("id-{}", n * 7919 % 500)).unwrap();
+        for n in 0..3000 {
+            let connection = SlotId { index: 0, generation: 1 };
+            let session =
+                slots.insert_with(|_| Session::new(id(n), connection, true, None, Moment::at(u64::from(n))));
+            index.insert(session, &slots);
+            // The one that is displaced stays in the table, as one that is held does.
+            let displaced = expected.insert(id(n), session);
+            if let Some(displaced) = displaced {
+                assert_ne!(index.get(&id(n), &slots), Some(displaced));
+                index.remove(&id(n), displaced);
+                slots.remove(displaced);
+            }
+            if n % 3 > 0 || n > 2000 {
+                let gone = id(n / 2);
+                if let Some(session) = expected.remove(&gone) {
+                    slots.remove(session);
+                    index.remove(&gone, session);
+                }
+                index.shrink(&slots);
+            }
+            for n in n.saturating_sub(20)..=n {
+                assert_eq!(index.get(&id(n), &slots), expected.get(&id(n)).copied(), "{n}");
+            }
+            assert_eq!(index.places.len(), expected.len());
+        }
+    }
+}

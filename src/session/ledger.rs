@@ -165,6 +165,9 @@ impl Ledger {
 
     /// What was written at `mark` is as safe as promised.
     pub fn make_durable(&mut self, mark: Mark) {
+        if self.unsettled.is_none() && mark.appended <= self.received && mark.newest == 0 {
+            return;
+        }
         let unsettled = self.unsettled();
         unsettled.durable = unsettled.durable.max(mark.appended);
         if mark.newest != 0 {

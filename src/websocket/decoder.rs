@@ -9,7 +9,7 @@ use super::payload::{TextGatherer, growth, unmask};
 use super::{Event, FrameLimits, Violation};
 
 /// The decoder of one connection: 8 bytes, and a heap block while something is incomplete: a header, a frame, a message; or
-/// at the end.
+/// once it is closed.
 #[derive(Debug, Default)]
 pub struct Decoder(Option<Box<Partial>>);
 

@@ -16,7 +16,7 @@ pub(crate) type Results = HashMap<&'static str, Vec<(Figures, Option<Figures>)>>
 
 /// Prints the table, as far as its scenarios were run.
 pub(crate) fn print(results: &Results) {
-    let goals: [(&str, Option<f64>, &str, &str); 13] = [
+    let goals: [(&str, Option<f64>, &str, &str); 14] = [
         ("1  saturated: CPU per message / raw sink", ratio(results, "saturate", RECEIVED), "2.0", "2.5"),
         (
             "2a processed, no archive: / reference's 97 us",
@@ -35,6 +35,7 @@ pub(crate) fn print(results: &Results) {
         ("7a 5,000/s: 19,500 connections / 500", many_to_few(results), "1.1", "1.3"),
         ("7b ms, 99.9 % of turns, 19,500 connections", ours(results, "many-calm", TURN), "5", "10"),
         ("7c the same, 500 connections", ours(results, "few-busy", TURN), "5", "10"),
+        ("8  instructions per message, as recorded", recorded_instructions(), "falling", "+ 5 %"),
     ];
     println!("\n  {:<50} {:>10} {:>7} {:>7}", "goal", "measured", "aim", "bar");
     for (what, value, aim, bar) in goals {
@@ -48,6 +49,12 @@ pub(crate) fn print(results: &Results) {
 fn ours(results: &Results, scenario: &str, what: &str) -> Option<f64> {
     let values: Vec<f64> = results.get(scenario)?.iter().filter_map(|(ours, _)| ours.value(what)).collect();
     (!values.is_empty()).then(|| median(&values))
+}
+
+/// The figure that `.ci/instructions` holds each change against.
+fn recorded_instructions() -> Option<f64> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/instructions.txt")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("instructions per message")?.trim().parse().ok())
 }
 
 /// Median of the ratios of the pairs.

@@ -78,7 +78,7 @@ fn the_built_in_configuration_is_the_contract() {
     assert_eq!(config.log, LogConfig { level: log::LevelFilter::Info, format: LogFormat::Text });
     assert_eq!(config.dump.flush_interval, Duration::from_millis(1000));
     assert_eq!(config.dump.flush_bytes, 262_144);
-    assert_eq!(config.dump.flush_total_bytes, 64 << 20);
+    assert_eq!(config.dump.flush_total_bytes, 48 << 20);
     assert_eq!(config.dump.durability, Durability::Process);
     assert_eq!(config.dump.open_files_max, None);
     assert_eq!(config.dump.min_free_bytes, 1 << 30);

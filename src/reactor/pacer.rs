@@ -8,15 +8,15 @@
 //! - the loop is saturated: what is to be gathered is there already.
 //!
 //! Somebody waits for what a new connection is answered, so a knock ends a pause, and behind a turn that let somebody in
-//! there is none. Where many come they come in together: then pauses last 5 ms at most, and no knock ends them.
+//! there is none. Where many come they come in together: then pauses last 10 ms at most, and no knock ends them.
 
 use std::time::Duration;
 
 use crate::moment::Moment;
 
 /// How long somebody who connects is kept waiting for others at most. A page does not notice, a thousand that come in a second
-/// after a restart share a wake-up among five.
-const WAITED_MAX: Duration = Duration::from_millis(5);
+/// after a restart share a wake-up among ten.
+const WAITED_MAX: Duration = Duration::from_millis(10);
 /// Connections that must be expected to come in that time, or a knock ends every pause.
 const KNOCKS_MIN: f64 = 1.0;
 /// Over which time load is averaged: long against a pause, short against anything that a person notices.

@@ -15,8 +15,9 @@ use crate::reactor::slots::SlotId;
 use crate::session::{Departure, Farewell, State};
 
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
-/// seconds" (client: its buffer must not fill); one that comes just too early for it waits once more as long. Each costs more than receiving the entry did, and a client that sends so
-/// little that this decides, not every hundredth entry, is far from the end of its buffer.
+/// seconds" (client: its buffer must not fill); one that comes just too early for it waits once more as long. Each costs more
+/// than receiving the entry did, and a client that sends so little that this decides, not every hundredth entry, is far from
+/// the end of its buffer.
 const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What was written of a session's lines.

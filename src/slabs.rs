@@ -126,7 +126,7 @@ impl Lines {
         self.0.get_or_insert_default().push(piece);
     }
 
-    /// Takes all of `other` behind its own. What was noted in `other` is kept where it has none of its own.
+    /// Takes all of `other` behind its own. What is noted in `other` is lost if it has lines of its own already.
     pub fn take_over(&mut self, other: Self) {
         let Some(other) = other.0 else { return };
         match &mut self.0 {

@@ -57,7 +57,7 @@ fn write_first_line(beginning: &Beginning, session: &Session, part: u32, out: &m
         server: Option<Server<'a>>,
     }
     let has_part = part > 0;
-    let Beginning { info, started_ms, continues_from, .. } = beginning;
+    let Beginning { info, started_ms, continues_from } = beginning;
     let has_more = has_part || continues_from.is_some() || info.claims.is_some();
     let server = has_more.then(|| Server {
         id: has_part.then(|| session.id.as_str()),

@@ -14,11 +14,13 @@ const ENTRIES_PER_MILESTONE: u32 = 100;
 pub struct Ledger {
     /// Highest number taken; duplicates are judged by it.
     received: u64,
-    /// The rest, unless all that was received is durable and nothing is to be acknowledged: so it is for most sessions
-    /// most of the time.
+    /// The rest, unless all that was received is durable and at most its newest number is to be acknowledged: so it is for
+    /// most sessions most of the time.
     unsettled: Option<Box<Unsettled>>,
     /// Numbered entries since the last milestone.
     since_milestone: u32,
+    /// Without `unsettled`: whether the newest number may be acknowledged and is not yet.
+    owes_newest: bool,
 }
 
 /// What lies between received and acknowledged.
@@ -38,9 +40,10 @@ struct Unsettled {
 }
 
 impl Unsettled {
-    /// How it is when all up to `number` is settled.
-    fn settled(number: u64) -> Self {
-        Self { appended: number, durable: number, ..Self::default() }
+    /// How it is when all up to `number` is durable, and `number` perhaps to be acknowledged.
+    fn settled(number: u64, owes_newest: bool) -> Self {
+        let newest = if owes_newest { number } else { 0 };
+        Self { appended: number, durable: number, newest, ..Self::default() }
     }
 
     /// The end of a run before a gap may have been the hundredth entry, too.
@@ -84,12 +87,17 @@ impl Ledger {
     }
 
     fn unsettled(&mut self) -> &mut Unsettled {
-        self.unsettled.get_or_insert_with(|| Box::new(Unsettled::settled(self.received)))
+        let owes_newest = std::mem::take(&mut self.owes_newest);
+        self.unsettled.get_or_insert_with(|| Box::new(Unsettled::settled(self.received, owes_newest)))
     }
 
     fn settle(&mut self) {
-        let received = self.received;
-        self.unsettled.take_if(|unsettled| **unsettled == Unsettled::settled(received));
+        let Some(unsettled) = &self.unsettled else { return };
+        let owes_newest = unsettled.newest != 0;
+        if **unsettled == Unsettled::settled(self.received, owes_newest) {
+            self.unsettled = None;
+            self.owes_newest = owes_newest;
+        }
     }
 
     /// What `number` would mean now.
@@ -209,14 +217,19 @@ impl Ledger {
             unsettled.milestones = Vec::new();
             (unsettled.newest, unsettled.newest_appended) = (0, 0);
         }
-        self.since_milestone = 0;
+        (self.since_milestone, self.owes_newest) = (0, false);
         self.settle();
     }
 
     /// Takes the acknowledgements that may be sent now, oldest first: every durable milestone and, when `with_newest`,
     /// the newest number.
     pub fn take_acknowledgements(&mut self, with_newest: bool, mut send: impl FnMut(u64)) {
-        let Some(unsettled) = &mut self.unsettled else { return };
+        let Some(unsettled) = &mut self.unsettled else {
+            if with_newest && std::mem::take(&mut self.owes_newest) {
+                send(self.received);
+            }
+            return;
+        };
         let durable = unsettled.durable;
         let mut last = 0;
         unsettled.milestones.retain(|number| {
@@ -241,6 +254,48 @@ impl Ledger {
     /// Whether something durable waits to be acknowledged.
     #[must_use]
     pub fn has_unacknowledged(&self) -> bool {
-        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.newest != 0)
+        self.unsettled.as_ref().map_or(self.owes_newest, |unsettled| unsettled.newest != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_only_waits_to_be_acknowledged_needs_no_memory() {
+        let mut ledger = Ledger::default();
+        let sent = |ledger: &mut Ledger, with_newest| -> Vec<u64> {
+            let mut numbers = Vec::new();
+            ledger.take_acknowledgements(with_newest, |number| numbers.push(number));
+            numbers
+        };
+        for number in 1..=3 {
+            let line = format!(r#"["x",null,1,1700000000000,{number}]"#);
+            assert_eq!(ledger.take(number, line.as_bytes(), None), Verdict::Next);
+            assert!(ledger.unsettled.is_some());
+            ledger.append(Some(line.as_bytes()));
+            ledger.make_durable(ledger.mark());
+            assert!(ledger.unsettled.is_none() && ledger.has_unacknowledged());
+            assert!(sent(&mut ledger, false).is_empty());
+        }
+        assert_eq!(sent(&mut ledger, true), [3]);
+        assert!(!ledger.has_unacknowledged());
+        assert!(sent(&mut ledger, true).is_empty());
+        // One that is sent again is acknowledged once more, by whatever number it has.
+        assert_eq!(ledger.take(2, br#"["x",null,1,1700000000000,2]"#, None), Verdict::Duplicate);
+        assert_eq!(sent(&mut ledger, true), [2]);
+        assert!(ledger.unsettled.is_none());
+    }
+
+    #[test]
+    fn a_new_connection_is_told_nothing_of_what_the_old_one_sent() {
+        let mut ledger = Ledger::default();
+        ledger.take(1, br#"["x",null,1,1700000000000,1]"#, None);
+        ledger.append(Some(br#"["x",null,1,1700000000000,1]"#));
+        ledger.make_durable(ledger.mark());
+        ledger.restart_acknowledging();
+        assert!(!ledger.has_unacknowledged());
+        assert_eq!(ledger.durable(), 1);
     }
 }

@@ -188,15 +188,25 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Every session sends a message each `interval`, at a phase of its own, `rounds` times.
-    pub(crate) fn pace(&mut self, interval: Duration, rounds: u32, rng: &mut Rng) -> io::Result<()> {
+    /// A moment of the interval for each session, in order.
+    pub(crate) fn phases(&self, interval: Duration, rng: &mut Rng) -> Vec<(Duration, usize)> {
         let mut order: Vec<(Duration, usize)> = (0..self.connections.len())
             .map(|index| (interval.mul_f64(rng.between(0, 1 << 30) as f64 / f64::from(1 << 30)), index))
             .collect();
         order.sort_unstable();
+        order
+    }
+
+    /// Every session sends a message each `interval`, at its phase, `rounds` times.
+    pub(crate) fn pace(
+        &mut self,
+        phases: &[(Duration, usize)],
+        interval: Duration,
+        rounds: u32,
+    ) -> io::Result<()> {
         let began = Instant::now();
         for round in 0..rounds {
-            for &(phase, index) in &order {
+            for &(phase, index) in phases {
                 let at = began + interval * round + phase;
                 self.wait_for(at)?;
                 self.connections[index].due += 1;

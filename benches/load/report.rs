@@ -30,15 +30,27 @@ pub(crate) fn print(title: &str, pairs: &[(Figures, Option<Figures>)]) {
         .iter()
         .flat_map(|(server, sink)| [server.waiting, sink.as_ref().map_or(0.0, |sink| sink.waiting)])
         .fold(0.0, f64::max);
-    println!("  (no core for at most {:.0} % of its busy time)", waiting * 100.0);
+    println!(
+        "  (no core for at most {:.0} % of its busy time; the core at {})",
+        waiting * 100.0,
+        range(&speeds(pairs), "GHz")
+    );
+}
+
+/// How fast the core was before each run.
+pub(crate) fn speeds(pairs: &[(Figures, Option<Figures>)]) -> Vec<f64> {
+    let both = |(server, sink): &(Figures, Option<Figures>)| {
+        [Some(server.core_ghz), sink.as_ref().map(|sink| sink.core_ghz)]
+    };
+    pairs.iter().flat_map(both).flatten().collect()
 }
 
 /// Median with lowest and highest.
-fn range(values: &[f64], unit: &str) -> String {
+pub(crate) fn range(values: &[f64], unit: &str) -> String {
     if values.is_empty() {
         return "-".into();
     }
-    let places = if unit == "us" && median(values) < 100.0 { 2 } else { 0 };
+    let places = if unit == "GHz" || (unit == "us" && median(values) < 100.0) { 2 } else { 0 };
     let (low, high) =
         values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
     format!("{:.places$} {unit} ({low:.places$} .. {high:.places$})", median(values))

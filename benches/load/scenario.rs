@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::fleet::{Fleet, Sent};
 use super::mix::{Identity, Mix};
-use super::process::{Cpu, Kind, Setup, Subject};
+use super::process::{self, Cpu, Kind, Setup, Subject};
 use super::rng::Rng;
 use super::verify;
 
@@ -49,8 +49,8 @@ pub(crate) struct Scenario {
 pub(crate) enum Load {
     /// Each connection sends its messages as fast as it can.
     Saturate { connections: usize, messages: u64 },
-    /// Each connection sends a message an interval.
-    Paced { connections: usize, interval: Duration, rounds: u32 },
+    /// Each connection sends a message an interval: some rounds of it to warm up, then those that are measured.
+    Paced { connections: usize, interval: Duration, warm_up: u32, rounds: u32 },
     /// Connections with one session that say no more; measured at two numbers, for the slope.
     Idle { few: usize, many: usize },
     /// Connections with one session each, of two messages: one each `interval`, or as fast as they come.
@@ -73,6 +73,8 @@ pub(crate) struct Figures {
     pub(crate) rows: Vec<Figure>,
     /// Share of the time in which the subject had work but no core.
     pub(crate) waiting: f64,
+    /// How fast the core was just before: see [`process::core_ghz`].
+    pub(crate) core_ghz: f64,
 }
 
 impl Figures {
@@ -95,11 +97,11 @@ impl Scenario {
     pub(crate) fn all() -> Vec<Self> {
         let second = Duration::from_secs(1);
         let saturate = Load::Saturate { connections: 50, messages: 3_000 };
-        let paced = Load::Paced { connections: 2_000, interval: second, rounds: 12 };
+        let paced = Load::Paced { connections: 2_000, interval: second, warm_up: 8, rounds: 12 };
         let churn = Load::Churn { sessions: 2_000, parallel: 50, messages: 10 };
         // 5,000 messages a second in both; the sink has no descriptors for so many connections with a file each.
-        let few = Load::Paced { connections: 500, interval: second / 10, rounds: 120 };
-        let many = Load::Paced { connections: 19_500, interval: second * 39 / 10, rounds: 3 };
+        let few = Load::Paced { connections: 500, interval: second / 10, warm_up: 80, rounds: 120 };
+        let many = Load::Paced { connections: 19_500, interval: second * 39 / 10, warm_up: 2, rounds: 4 };
         vec![
             Self::new("saturate", saturate.clone()),
             Self { archives: false, has_sink: false, ..Self::new("saturate-unarchived", saturate) },
@@ -120,7 +122,7 @@ impl Scenario {
     pub(crate) fn smoke() -> Vec<Self> {
         let quarter = Duration::from_millis(250);
         let saturate = Load::Saturate { connections: 8, messages: 400 };
-        let paced = Load::Paced { connections: 100, interval: quarter, rounds: 4 };
+        let paced = Load::Paced { connections: 100, interval: quarter, warm_up: 2, rounds: 4 };
         let churn = Load::Churn { sessions: 60, parallel: 10, messages: 10 };
         vec![
             Self::new("saturate", saturate.clone()),
@@ -132,10 +134,16 @@ impl Scenario {
             Self::new("open-flood", Load::Open { connections: 50, interval: None }).in_memory(),
             Self::new("churn", churn.clone()).in_memory(),
             Self::new("churn-disk", churn),
-            Self::new("few-busy", Load::Paced { connections: 50, interval: quarter / 10, rounds: 40 })
-                .without_sink(),
-            Self::new("many-calm", Load::Paced { connections: 500, interval: quarter, rounds: 4 })
-                .without_sink(),
+            Self::new(
+                "few-busy",
+                Load::Paced { connections: 50, interval: quarter / 10, warm_up: 10, rounds: 40 },
+            )
+            .without_sink(),
+            Self::new(
+                "many-calm",
+                Load::Paced { connections: 500, interval: quarter, warm_up: 2, rounds: 4 },
+            )
+            .without_sink(),
         ]
     }
 
@@ -160,18 +168,21 @@ impl Scenario {
             ("RTCSTATS_LIMITS_HANDSHAKES_PER_S", "100000".into()),
         ];
         let setup = Setup { kind, below: self.below(), env };
+        let core_ghz = process::core_ghz();
         let mut run = Run {
             scenario: self,
             subject: Subject::start(&setup)?,
             mix,
             rng: Rng::new(seed),
-            figures: Figures::default(),
+            figures: Figures { core_ghz, ..Figures::default() },
             started: Cpu::default(),
         };
         run.started = run.subject.cpu()?;
         let sent = match self.load {
             Load::Saturate { connections, messages } => run.saturate(connections, messages)?,
-            Load::Paced { connections, interval, rounds } => run.paced(connections, interval, rounds)?,
+            Load::Paced { connections, interval, warm_up, rounds } => {
+                run.paced(connections, interval, warm_up, rounds)?
+            }
             Load::Idle { few, many } => run.idle(few, many)?,
             Load::Open { connections, interval } => run.open(connections, interval)?,
             Load::Churn { sessions, parallel, messages } => run.churn(sessions, parallel, messages)?,
@@ -190,8 +201,10 @@ impl Scenario {
             Load::Saturate { connections, messages } => {
                 format!("{connections} connections send {messages} messages each as fast as they can")
             }
-            Load::Paced { connections, interval, rounds } => {
-                format!("{connections} connections send a message every {interval:?}, {rounds} times")
+            Load::Paced { connections, interval, warm_up, rounds } => {
+                format!(
+                    "{connections} connections send a message every {interval:?}, {rounds} times after {warm_up}"
+                )
             }
             Load::Idle { few, many } => {
                 format!("{few}, then {many} connections with an open session that is silent")
@@ -245,7 +258,13 @@ impl<'a> Run<'a> {
         Ok(fleet.into_sent())
     }
 
-    fn paced(&mut self, connections: usize, interval: Duration, rounds: u32) -> io::Result<Vec<Sent>> {
+    fn paced(
+        &mut self,
+        connections: usize,
+        interval: Duration,
+        warm_up: u32,
+        rounds: u32,
+    ) -> io::Result<Vec<Sent>> {
         let mut fleet = self.fleet()?;
         let rss_start = self.subject.rss_bytes()?;
         let cycle = self.mix.cycle() - 1;
@@ -253,14 +272,17 @@ impl<'a> Run<'a> {
             let first = self.rng.between(0, cycle - 1);
             Identity::new(&mut self.rng, first)
         })?;
-        // The first message makes the file; what follows is the steady state. Where thousands of files were removed lately,
-        // as after another run, ext4 takes a millisecond to make one.
+        // The first message makes the file. Where thousands of files were removed lately, as after another run, ext4 takes a
+        // millisecond to make one.
         fleet.send(1)?;
         fleet.rest(self.flushed())?;
         self.wait_for_dumps(connections)?;
+        // Behind a few seconds of it acknowledgements come as evenly as they will.
+        let phases = fleet.phases(interval, &mut self.rng);
+        fleet.pace(&phases, interval, warm_up)?;
         let (before, messages) = (self.subject.cpu()?, fleet.messages);
         let turns = self.subject.turns()?;
-        fleet.pace(interval, rounds, &mut self.rng)?;
+        fleet.pace(&phases, interval, rounds)?;
         fleet.rest(self.flushed())?;
         let used = self.subject.cpu()?.since(before);
         self.figures.add_us(PER_MESSAGE, used.total_ns(), fleet.messages - messages);

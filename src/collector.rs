@@ -35,7 +35,7 @@ use crate::metrics::{Tally, WaitingEnd};
 use crate::moment::Moment;
 use crate::reactor::slots::SlotId;
 use crate::reasons::CloseReason;
-use crate::session::{Arrival, Departure, Expiry, Farewell, Sessions, State};
+use crate::session::{Arrival, Departure, Expiry, Farewell, Session, Sessions, State};
 use crate::slabs::Slabs;
 
 mod appending;
@@ -331,7 +331,7 @@ impl Collector {
             let must_return = gone.must_return();
             self.effects.push(Effect::SessionFailed { connection, session: key, must_return });
         }
-        let Some(dump) = &gone.dump else { return };
+        let Some(dump) = gone.dump() else { return };
         let (conn, lost_bytes) = (member("conn", gone.last_connection), dump.size_bytes);
         error!("dump.removed{conn} session={} dump={} lost_bytes={lost_bytes}", gone.id, dump.name);
         self.dumps.release(key, dump);
@@ -407,7 +407,7 @@ impl Collector {
 
     /// Gives a session up if its dump was removed; whether it was.
     fn give_up_removed(&mut self, key: SlotId, tally: &mut Tally) -> bool {
-        let dump = self.sessions.find(key).and_then(|session| session.dump.as_ref());
+        let dump = self.sessions.find(key).and_then(Session::dump);
         let is_removed = dump.is_some_and(|dump| !self.dumps.is_there(dump));
         if is_removed {
             self.dump_removed(key, tally);
@@ -439,7 +439,7 @@ impl Collector {
             session.id,
             session.ledger.received()
         );
-        if let Some(dump) = &session.dump {
+        if let Some(dump) = session.dump() {
             self.dumps.release(key, dump);
         }
     }

@@ -228,7 +228,7 @@ mod tests {
     use crate::client::{Agent, SessionId};
     use crate::dump::DumpFile;
     use crate::moment::Moment;
-    use crate::session::{Arrival, Departure, Farewell, Session, Sessions, State};
+    use crate::session::{Arrival, Departure, Farewell, Record, Session, Sessions, State};
     use crate::slabs::Slabs;
 
     fn slot(index: u32) -> SlotId {
@@ -477,7 +477,7 @@ mod tests {
             if std::mem::take(&mut session.may_continue) {
                 let dumps = &self.dumps;
                 let evidence = |other: &Session| {
-                    let Some(dump) = &other.dump else { return Some(Evidence::Unknown) };
+                    let Some(dump) = other.dump() else { return Some(Evidence::Unknown) };
                     let text = dumps.get(&*dump.name).map_or("", String::as_str);
                     let told = compare(text.as_bytes(), true, number, line.trim_end().as_bytes());
                     let is_sure = other.lines.is_empty() && number <= other.ledger.received();
@@ -514,8 +514,8 @@ mod tests {
         fn flush(&mut self, key: SlotId) -> Vec<u64> {
             let Some(session) = self.sessions.find_mut(key) else { return Vec::new() };
             let name = self.names.entry(key).or_insert_with(|| session.id.to_string()).clone();
-            if session.dump.is_none() && !session.lines.is_empty() {
-                session.dump = Some(DumpFile::found(&name, 0, 0, (0, 0)));
+            if session.dump().is_none() && !session.lines.is_empty() {
+                session.record = Record::Written(DumpFile::found(&name, 0, 0, (0, 0)));
             }
             let bytes = self.slabs.copy(&session.lines);
             session.append(&mut self.slabs);

@@ -81,10 +81,8 @@ pub struct Session {
     pub ledger: Ledger,
     /// Lines that are not yet appended; bounded by `dump.flush_bytes` plus one line. The last numbered entry in them is noted.
     pub lines: Lines,
-    /// The file, once the first entries were appended.
-    pub dump: Option<DumpFile>,
-    /// What the first line will say; `None` once it is written.
-    pub beginning: Option<Box<Beginning>>,
+    /// Its file, or what the first line there will say.
+    pub record: Record,
     /// When the last entry came, for idle limits. Those of one turn of the loop are nanoseconds apart, so it also tells
     /// which one came first.
     pub last_entry: Moment,
@@ -102,6 +100,15 @@ pub struct Session {
     pub acknowledge_pending: bool,
 }
 
+/// What a session has on disk.
+#[derive(Debug)]
+pub enum Record {
+    /// Nothing: its file is made when the first entries are appended.
+    Planned(Beginning),
+    /// Its dump.
+    Written(DumpFile),
+}
+
 /// What the first line of a dump says, as long as it is not written.
 #[derive(Debug)]
 pub struct Beginning {
@@ -114,19 +121,13 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    fn new(info: ConnectionInfo) -> Box<Self> {
-        Box::new(Self { info, started_ms: 0, continues_from: None })
+    fn new(info: ConnectionInfo) -> Self {
+        Self { info, started_ms: 0, continues_from: None }
     }
 }
 
 impl Session {
-    fn new(
-        id: SessionId,
-        connection: SlotId,
-        by_url: bool,
-        beginning: Option<Box<Beginning>>,
-        now: Moment,
-    ) -> Self {
+    fn new(id: SessionId, connection: SlotId, by_url: bool, record: Record, now: Moment) -> Self {
         Self {
             id,
             state: State::Open(connection),
@@ -135,8 +136,7 @@ impl Session {
             is_of_url: by_url,
             ledger: Ledger::default(),
             lines: Lines::default(),
-            dump: None,
-            beginning,
+            record,
             last_entry: now,
             acknowledged_at: now,
             kin: None,
@@ -144,6 +144,15 @@ impl Session {
             may_continue: false,
             flush_pending: false,
             acknowledge_pending: false,
+        }
+    }
+
+    /// The file, once the first entries were appended.
+    #[must_use]
+    pub fn dump(&self) -> Option<&DumpFile> {
+        match &self.record {
+            Record::Written(dump) => Some(dump),
+            Record::Planned(_) => None,
         }
     }
 
@@ -175,7 +184,7 @@ impl Session {
     /// Whether any entry was taken, written or not.
     #[must_use]
     pub fn has_entries(&self) -> bool {
-        self.dump.is_some() || !self.lines.is_empty()
+        self.dump().is_some() || !self.lines.is_empty()
     }
 
     /// Takes the line that was just put at the end of `lines`, where it starts at `start`, for its number. A
@@ -187,7 +196,7 @@ impl Session {
         if self.ledger.received() == 0
             && number > 1
             && start == 0
-            && let Some(beginning) = &mut self.beginning
+            && let Record::Planned(beginning) = &mut self.record
         {
             beginning.continues_from = NonZeroU64::new(number - 1);
         }
@@ -369,9 +378,6 @@ impl Sessions {
             found.is_of_url = true;
             found.acknowledged_at = now;
             found.ledger.restart_acknowledging();
-            if found.dump.is_none() && found.beginning.is_none() {
-                found.beginning = Some(Beginning::new(info.clone()));
-            }
             return match before {
                 State::Open(from) => Arrival::TakenOver { session, from },
                 // One that is held is under no id of a URL any more.
@@ -391,7 +397,7 @@ impl Sessions {
         if let Some(found) = self.slots.find_mut(session) {
             found.ledger = Ledger::recovered(last);
             found.may_continue = is_reconnect && last == 0;
-            if let Some(beginning) = &mut found.beginning {
+            if let Record::Planned(beginning) = &mut found.record {
                 beginning.continues_from = NonZeroU64::new(last);
             }
         }
@@ -408,8 +414,8 @@ impl Sessions {
         info: ConnectionInfo,
         now: Moment,
     ) -> SlotId {
-        let beginning = Some(Beginning::new(info));
-        let session = self.slots.insert_with(|_| Session::new(id, connection, by_url, beginning, now));
+        let record = Record::Planned(Beginning::new(info));
+        let session = self.slots.insert_with(|_| Session::new(id, connection, by_url, record, now));
         if by_url {
             self.by_url.insert(session, &self.slots);
         }
@@ -446,11 +452,10 @@ impl Sessions {
             return Err(dump);
         }
         let session = self.slots.insert_with(|slot| {
-            let mut session = Session::new(id, slot, true, None, now);
+            let mut session = Session::new(id, slot, true, Record::Written(dump), now);
             session.state = State::Waiting { deadline };
             session.last_connection = None;
             session.ledger = Ledger::recovered(last);
-            session.dump = Some(dump);
             session
         });
         self.by_url.insert(session, &self.slots);

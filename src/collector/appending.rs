@@ -12,7 +12,7 @@ use crate::limited;
 use crate::logging::{chain, member, value};
 use crate::metrics::Tally;
 use crate::reactor::slots::SlotId;
-use crate::session::{Departure, Farewell, State};
+use crate::session::{Departure, Farewell, Record, State};
 
 /// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
 /// seconds" (client: its buffer must not fill); one that comes just too early for it waits once more as long. Each costs more
@@ -67,7 +67,7 @@ impl Collector {
             Written::More => false,
             Written::NewDump => true,
         };
-        match (&mut self.durability, &session.dump) {
+        match (&mut self.durability, session.dump()) {
             (Some(durability), Some(dump)) => {
                 let file = self.dumps.descriptor(key, dump);
                 durability.commit.appended(key, &dump.name, file, is_new);
@@ -88,13 +88,13 @@ impl Collector {
         if session.lines.is_empty() {
             return Ok(Written::Nothing);
         }
-        let written = match &mut session.dump {
-            Some(dump) => {
+        let written = match &mut session.record {
+            Record::Written(dump) => {
                 self.dumps.append(key, dump, self.slabs.slices(&session.lines))?;
                 self.bytes_in_progress += session.lines.bytes() as u64;
                 Written::More
             }
-            None => {
+            Record::Planned(_) => {
                 self.create(key, tally, now)?;
                 Written::NewDump
             }
@@ -117,7 +117,7 @@ impl Collector {
         };
         let Some(session) = self.sessions.find(key) else { return Ok(()) };
         let (conn, id) = (member("conn", session.last_connection), &session.id);
-        let name = session.dump.as_ref().map_or("", |dump| &*dump.name);
+        let name = session.dump().map_or("", |dump| &*dump.name);
         limited!(
             self.log_limits.create,
             now.instant,

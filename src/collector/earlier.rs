@@ -16,6 +16,7 @@ use crate::logging::value;
 use crate::metrics::Tally;
 use crate::reactor::slots::SlotId;
 use crate::recovery::Recovered;
+use crate::session::Session;
 
 /// Dumps of an earlier server that are taken up in one turn at most; one that is finished at once costs about 100 us.
 pub(super) const LEFTOVERS_PER_TURN: usize = 64;
@@ -82,8 +83,7 @@ impl Collector {
         };
         if let Some(other) = self.sessions.waiting_under(&id) {
             // Only the newest part of a session can go on.
-            let part =
-                self.sessions.find(other).and_then(|session| session.dump.as_ref()).map(|dump| dump.part);
+            let part = self.sessions.find(other).and_then(Session::dump).map(|dump| dump.part);
             if number > 0 && part < Some(found.part) {
                 self.finish(other, false, tally, now);
             }

@@ -60,7 +60,7 @@ impl Collector {
         if session.is_numbered() {
             self.note_ended(&session, by_client, now);
         }
-        if let Some(dump) = &session.dump {
+        if let Some(dump) = session.dump() {
             self.finish_dump(key, dump, Some(&session), tally, now);
         }
     }

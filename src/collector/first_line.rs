@@ -12,7 +12,7 @@ use crate::client::ConnectionInfo;
 use crate::dump::{AppendError, DumpStore};
 use crate::logging::{member, value};
 use crate::reactor::slots::SlotId;
-use crate::session::{Beginning, Session};
+use crate::session::{Beginning, Record, Session};
 use crate::slabs::Slabs;
 
 /// Creates the file of a session and writes its first line and what is gathered. Returns the bytes written.
@@ -23,15 +23,14 @@ pub(super) fn create_dump(
     session: &mut Session,
 ) -> Result<u64, AppendError> {
     let first_line = |part: u32, out: &mut Vec<u8>| {
-        if let Some(beginning) = &session.beginning {
+        if let Record::Planned(beginning) = &session.record {
             write_first_line(beginning, session, part, out);
         }
     };
     let created = dumps.create(key, &session.id, first_line, slabs.slices(&session.lines));
     let dump = created?;
     let bytes = dump.size_bytes;
-    session.dump = Some(dump);
-    session.beginning = None;
+    session.record = Record::Written(dump);
     Ok(bytes)
 }
 

@@ -13,7 +13,7 @@ use crate::numbering;
 use crate::reactor::slots::SlotId;
 use crate::reasons::JoinedBy;
 use crate::rooms::{self, Decision, Evidence};
-use crate::session::{Session, State};
+use crate::session::{Record, Session, State};
 
 impl Collector {
     /// The session that takes `line`, which stands in the buffer of `key`, and where it stands there: another one when
@@ -102,7 +102,7 @@ impl Collector {
             "session.join conn={} session={} dump={} received={} first={number} by={}",
             feeder.connection,
             joined.id,
-            joined.dump.as_ref().map_or("", |dump| &*dump.name),
+            joined.dump().map_or("", |dump| &*dump.name),
             joined.ledger.received(),
             by.label()
         );
@@ -114,7 +114,7 @@ impl Collector {
     pub(super) fn refused_name(&self, feeder: &Feeder, id: &SessionId, session: Option<SlotId>) -> Arc<str> {
         let found = session.and_then(|session| self.sessions.find(session));
         match found {
-            Some(Session { dump: Some(dump), .. }) => Arc::clone(&dump.name),
+            Some(Session { record: Record::Written(dump), .. }) => Arc::clone(&dump.name),
             Some(found) if found.may_continue => {
                 format!("{:?}", self.sessions.kin_of(&feeder.info, feeder.address)).into()
             }
@@ -124,7 +124,7 @@ impl Collector {
 
     /// What the dump of `other` says about entry `number`; `None` when it is gone. `left`: bytes that may still be read.
     fn evidence(&self, other: &Session, number: u64, line: &[u8], left: &mut u64) -> Option<Evidence> {
-        let Some(dump) = &other.dump else { return Some(Evidence::Unknown) };
+        let Some(dump) = other.dump() else { return Some(Evidence::Unknown) };
         if other.ledger.received() < number {
             return self.dumps.is_there(dump).then_some(Evidence::Unknown);
         }

@@ -12,7 +12,7 @@ use crate::protocol::usual::UsualEntry;
 use crate::protocol::{self, Request, RequestType};
 use crate::reactor::slots::SlotId;
 use crate::reasons::{CloseReason, RequestFault};
-use crate::session::{Session, State, Verdict};
+use crate::session::{Record, Session, State, Verdict};
 
 /// A session with lines in so many pieces is appended at once: the kernel takes 1024 parts in one write.
 const PIECES_MAX: usize = 1000;
@@ -322,14 +322,14 @@ impl Collector {
         let Some(session) = self.sessions.find_mut(key) else { return Ok(Err(RequestFault::StorageError)) };
         let Gathered { start, is_first } = line;
         let added = session.lines.bytes() - start;
-        let size = session.dump.as_ref().map_or(0, |dump| dump.size_bytes) + session.lines.bytes() as u64;
+        let size = session.dump().map_or(0, |dump| dump.size_bytes) + session.lines.bytes() as u64;
         if size > self.settings.session_bytes_max {
             self.slabs.truncate(&mut session.lines, start);
             return self.session_too_big(feeder, key, size, tally, now);
         }
         self.last_entry = now.instant.max(self.last_entry + Duration::from_nanos(1));
         session.last_entry = self.last_entry;
-        if is_first && let Some(beginning) = &mut session.beginning {
+        if is_first && let Record::Planned(beginning) = &mut session.record {
             beginning.started_ms = now.wall_ms();
         }
         let verdict = session.take_line(start, &mut self.slabs);

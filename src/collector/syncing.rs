@@ -16,7 +16,7 @@ impl Collector {
             && session.is_numbered()
         {
             session.ledger.doubt();
-            match &session.dump {
+            match session.dump() {
                 Some(dump) => durability.commit.appended(key, &dump.name, None, true),
                 None => durability.commit.continues_finished(key),
             }
@@ -83,7 +83,7 @@ impl Collector {
         if was_numbered {
             self.note_ended(&session, by_client, now);
         }
-        if let Some(dump) = &session.dump {
+        if let Some(dump) = session.dump() {
             self.finish_dump(key, dump, Some(&session), tally, now);
         }
     }

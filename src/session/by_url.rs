@@ -62,7 +62,9 @@ impl ByUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dump::DumpFile;
     use crate::moment::Moment;
+    use crate::session::Record;
 
     /// Against a plain map: ids come, come again, go, and the table grows and shrinks meanwhile.
     #[test]
@@ -72,8 +74,9 @@ mod tests {
         let id = |n: u32| SessionId::parse(&format!("id-{}", n * 7919 % 500)).unwrap();
         for n in 0..3000 {
             let connection = SlotId { index: 0, generation: 1 };
-            let session =
-                slots.insert_with(|_| Session::new(id(n), connection, true, None, Moment::at(u64::from(n))));
+            let record = Record::Written(DumpFile::found("x", 0, 0, (0, 0)));
+            let session = slots
+                .insert_with(|_| Session::new(id(n), connection, true, record, Moment::at(u64::from(n))));
             index.insert(session, &slots);
             // The one that is displaced stays in the table, as one that is held does.
             let displaced = expected.insert(id(n), session);

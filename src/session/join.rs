@@ -55,7 +55,7 @@ impl Sessions {
         let member = |session: SlotId| {
             let found = self.slots.find(session)?;
             let is_waiting = matches!(found.state, State::Waiting { .. })
-                && found.dump.is_some()
+                && found.dump().is_some()
                 && found.lines.is_empty();
             Some(Member {
                 session,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::report::{median, range, speeds};
+use super::report::{machine, median};
 use super::scenario::{
     Figures, MEMORY, MEMORY_LEFT, PER_MESSAGE, PER_OPENING, PROCESSED, RECEIVED, SESSION_ARCHIVED, TURN,
 };
@@ -44,10 +44,9 @@ pub(crate) fn print(results: &Results) {
         });
         println!("  {what:<50} {value:>10} {aim:>7} {bar:>7}");
     }
-    let all: Vec<f64> = results.values().flat_map(|pairs| speeds(pairs)).collect();
     println!(
-        "  Rows in microseconds depend on the machine: before each run its core worked at {}.",
-        range(&all, "GHz")
+        "  Microseconds depend on the machine, before each run: {}.",
+        machine(results.values().flatten())
     );
 }
 

@@ -14,3 +14,4 @@ pub(crate) mod rng;
 pub(crate) mod scenario;
 pub(crate) mod sink;
 pub(crate) mod verify;
+pub(crate) mod yardstick;

@@ -237,29 +237,18 @@ pub(crate) fn part_cores() -> io::Result<()> {
     Ok(())
 }
 
-/// At how many GHz the receivers' core works at present, as a chain of operations that each need the one before tells: six
-/// shifts and exclusive-ors, of one cycle each. What shares the core on the host is in it, which no count of the guest's
-/// shows.
-pub(crate) fn core_ghz() -> f64 {
-    const STEPS: u32 = 20_000_000;
-    const CYCLES_PER_STEP: f64 = 6.0;
-    let chain = || {
+/// Does some work on the receivers' core.
+pub(crate) fn on_receivers_core<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let bound = || {
         if let Some(core) = RECEIVERS_CORE.get().copied().flatten() {
             let mut only = CpuSet::new();
             only.set(core);
-            // Where it is refused, the core of the sender is measured.
+            // Where it is refused, it is done on the sender's.
             let _ = sched_setaffinity(None, &only);
         }
-        let (began, mut x) = (Instant::now(), std::hint::black_box(1_u64));
-        for _ in 0..STEPS {
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-        }
-        std::hint::black_box(x);
-        f64::from(STEPS) * CYCLES_PER_STEP / began.elapsed().as_nanos() as f64
+        work()
     };
-    std::thread::spawn(chain).join().expect("it only computes")
+    std::thread::spawn(bound).join().expect("it only computes")
 }
 
 fn ready_addresses(output: &mut impl BufRead) -> io::Result<(SocketAddr, Option<SocketAddr>)> {

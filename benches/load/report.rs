@@ -1,6 +1,7 @@
 //! Two columns of figures and what one is of the other.
 
 use super::scenario::Figures;
+use super::yardstick::Yardstick;
 
 /// Prints the table of one scenario. A ratio is the median of the ratios of the pairs, which were run in turn.
 pub(crate) fn print(title: &str, pairs: &[(Figures, Option<Figures>)]) {
@@ -30,23 +31,22 @@ pub(crate) fn print(title: &str, pairs: &[(Figures, Option<Figures>)]) {
         .iter()
         .flat_map(|(server, sink)| [server.waiting, sink.as_ref().map_or(0.0, |sink| sink.waiting)])
         .fold(0.0, f64::max);
-    println!(
-        "  (no core for at most {:.0} % of its busy time; the core at {})",
-        waiting * 100.0,
-        range(&speeds(pairs), "GHz")
-    );
+    println!("  (no core for at most {:.0} % of its busy time; {})", waiting * 100.0, machine(pairs));
 }
 
-/// How fast the core was before each run.
-pub(crate) fn speeds(pairs: &[(Figures, Option<Figures>)]) -> Vec<f64> {
-    let both = |(server, sink): &(Figures, Option<Figures>)| {
-        [Some(server.core_ghz), sink.as_ref().map(|sink| sink.core_ghz)]
+/// What the core was worth before each run.
+pub(crate) fn machine<'a>(pairs: impl IntoIterator<Item = &'a (Figures, Option<Figures>)>) -> String {
+    let both = |(server, sink): &'a (Figures, Option<Figures>)| {
+        [Some(server.yardstick), sink.as_ref().map(|sink| sink.yardstick)]
     };
-    pairs.iter().flat_map(both).flatten().collect()
+    let all: Vec<Yardstick> = pairs.into_iter().flat_map(both).flatten().collect();
+    let [ghz, read_ns] = [|one: &Yardstick| one.ghz, |one: &Yardstick| one.read_ns]
+        .map(|value| all.iter().map(value).collect::<Vec<f64>>());
+    format!("the core at {}, {} for a read in 4 MiB", range(&ghz, "GHz"), range(&read_ns, "ns"))
 }
 
 /// Median with lowest and highest.
-pub(crate) fn range(values: &[f64], unit: &str) -> String {
+fn range(values: &[f64], unit: &str) -> String {
     if values.is_empty() {
         return "-".into();
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::fleet::{Fleet, Sent};
 use super::mix::{Identity, Mix};
-use super::process::{self, Cpu, Kind, Setup, Subject};
+use super::process::{Cpu, Kind, Setup, Subject};
 use super::rng::Rng;
 use super::verify;
+use super::yardstick::Yardstick;
 
 /// After this, behind a flush interval, every gathered entry has been appended and every new file made, also on a
 /// busy machine.
@@ -73,8 +74,8 @@ pub(crate) struct Figures {
     pub(crate) rows: Vec<Figure>,
     /// Share of the time in which the subject had work but no core.
     pub(crate) waiting: f64,
-    /// How fast the core was just before: see [`process::core_ghz`].
-    pub(crate) core_ghz: f64,
+    /// What the core was worth just before.
+    pub(crate) yardstick: Yardstick,
 }
 
 impl Figures {
@@ -168,13 +169,13 @@ impl Scenario {
             ("RTCSTATS_LIMITS_HANDSHAKES_PER_S", "100000".into()),
         ];
         let setup = Setup { kind, below: self.below(), env };
-        let core_ghz = process::core_ghz();
+        let yardstick = Yardstick::take();
         let mut run = Run {
             scenario: self,
             subject: Subject::start(&setup)?,
             mix,
             rng: Rng::new(seed),
-            figures: Figures { core_ghz, ..Figures::default() },
+            figures: Figures { yardstick, ..Figures::default() },
             started: Cpu::default(),
         };
         run.started = run.subject.cpu()?;

@@ -197,16 +197,21 @@ impl<'a> Fleet<'a> {
         order
     }
 
-    /// Every session sends a message each `interval`, at its phase, `rounds` times.
+    /// Every session sends a message each `interval`, at its phase, `rounds` times; the first of each in a round of its own
+    /// among the first `begin_within`.
     pub(crate) fn pace(
         &mut self,
         phases: &[(Duration, usize)],
         interval: Duration,
         rounds: u32,
+        begin_within: usize,
     ) -> io::Result<()> {
         let began = Instant::now();
         for round in 0..rounds {
             for &(phase, index) in phases {
+                if (round as usize) < index % begin_within {
+                    continue;
+                }
                 let at = began + interval * round + phase;
                 self.wait_for(at)?;
                 self.connections[index].due += 1;

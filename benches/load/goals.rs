@@ -45,7 +45,7 @@ pub(crate) fn print(results: &Results) {
         println!("  {what:<50} {value:>10} {aim:>7} {bar:>7}");
     }
     println!(
-        "  Microseconds depend on the machine, before each run: {}.",
+        "  Microseconds depend on the machine. Measured before each run: {}.",
         machine(results.values().flatten())
     );
 }

@@ -50,7 +50,12 @@ fn range(values: &[f64], unit: &str) -> String {
     if values.is_empty() {
         return "-".into();
     }
-    let places = if unit == "GHz" || (unit == "us" && median(values) < 100.0) { 2 } else { 0 };
+    let places = match unit {
+        "GHz" => 2,
+        "ns" => 1,
+        "us" if median(values) < 100.0 => 2,
+        _ => 0,
+    };
     let (low, high) =
         values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
     format!("{:.places$} {unit} ({low:.places$} .. {high:.places$})", median(values))

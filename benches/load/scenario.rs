@@ -16,6 +16,8 @@ use super::yardstick::Yardstick;
 const APPENDED: Duration = Duration::from_millis(1_500);
 /// Memory that was not needed for six rounds of housekeeping, one a second, is given back.
 const GIVEN_BACK: Duration = Duration::from_millis(8_000);
+/// Within so long all paced sessions begin: the longest flush interval, and the time within which a number is acknowledged.
+const SPREAD: Duration = Duration::from_secs(5);
 /// The default flush interval.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -278,13 +280,14 @@ impl<'a> Run<'a> {
         fleet.send(1)?;
         fleet.rest(self.flushed())?;
         self.wait_for_dumps(connections)?;
-        // Behind a few seconds of it acknowledgements come as evenly as they will.
         let phases = fleet.phases(interval, &mut self.rng);
-        fleet.pace(&phases, interval, warm_up)?;
+        // Sessions begin one after the other, so that not all of them append and are acknowledged at the same time.
+        let begin_within = SPREAD.as_nanos().div_ceil(interval.as_nanos()) as usize;
+        fleet.pace(&phases, interval, warm_up, begin_within)?;
+        // As much waits to be appended and acknowledged at the end of the window as at its beginning.
         let (before, messages) = (self.subject.cpu()?, fleet.messages);
         let turns = self.subject.turns()?;
-        fleet.pace(&phases, interval, rounds)?;
-        fleet.rest(self.flushed())?;
+        fleet.pace(&phases, interval, rounds, 1)?;
         let used = self.subject.cpu()?.since(before);
         self.figures.add_us(PER_MESSAGE, used.total_ns(), fleet.messages - messages);
         if let (Some(before), Some(after)) = (turns, self.subject.turns()?) {

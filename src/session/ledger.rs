@@ -19,7 +19,7 @@ pub struct Ledger {
     unsettled: Option<Box<Unsettled>>,
     /// Numbered entries since the last milestone.
     since_milestone: u32,
-    /// Without `unsettled`: whether the newest number may be acknowledged and is not yet.
+    /// Without `unsettled`: whether the newest number may be acknowledged and is not yet; with it, false.
     owes_newest: bool,
 }
 

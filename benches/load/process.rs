@@ -230,21 +230,24 @@ pub(crate) fn part_cores() -> io::Result<()> {
         eprintln!("note: there is one core only, receiver and sender share it");
         return Ok(());
     };
-    let mut own = CpuSet::new();
-    own.set(core);
-    sched_setaffinity(None, &own)?;
+    bind_to(core)?;
     let _ = RECEIVERS_CORE.set(receivers);
     Ok(())
+}
+
+/// Binds this thread to one core.
+fn bind_to(core: usize) -> io::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(core);
+    Ok(sched_setaffinity(None, &only)?)
 }
 
 /// Does some work on the receivers' core.
 pub(crate) fn on_receivers_core<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let bound = || {
         if let Some(core) = RECEIVERS_CORE.get().copied().flatten() {
-            let mut only = CpuSet::new();
-            only.set(core);
             // Where it is refused, it is done on the sender's.
-            let _ = sched_setaffinity(None, &only);
+            let _ = bind_to(core);
         }
         work()
     };

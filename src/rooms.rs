@@ -36,7 +36,7 @@ use crate::reasons::JoinedBy;
 pub const MEMBERS_MAX: usize = 16;
 
 /// Bytes at the end of a dump in which an entry that comes again is looked for. A client sends again what was not
-/// acknowledged: a hundred entries, or what it traced in five seconds, rarely more.
+/// acknowledged: a hundred entries, or what it traced in eight seconds, rarely more.
 const PROOF_BYTES_MAX: u64 = 512 * 1024;
 /// Bytes that are read first, then four times as many: mostly it stands near the end.
 const PROOF_BYTES_FIRST: u64 = 32 * 1024;

@@ -18,7 +18,7 @@ use crate::session::{Departure, Farewell, Record, State};
 /// seconds" (client: its buffer must not fill); one that comes just too early for it waits once more as long. Each costs more
 /// than receiving the entry did, and a client that sends so little that this decides, not every hundredth entry, is far from
 /// the end of its buffer.
-const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(5);
+const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(8);
 
 /// What was written of a session's lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -502,8 +502,9 @@ impl Collector {
         fronts.into_iter().flatten().min()
     }
 
-    /// Gives memory back that a crowd of sessions needed; called once a second.
+    /// Gives memory back that a crowd of sessions needed, and a descriptor; called once a second.
     pub fn shrink(&mut self) {
+        self.journal.close();
         self.flush_queue.shrink();
         self.slabs.shrink();
         debug_assert_eq!(self.slabs.live_bytes(), self.count_gathered(), "all sessions together");

@@ -6,11 +6,12 @@
 //! what is in the first.
 //!
 //! A line is appended before its dump is moved to the finished ones. A crash in between leaves both, and the dump in
-//! progress is the one that is believed. The file is opened for each line (about 10 us per finished session), so that
-//! no descriptor outlives a removed folder or keeps a file system from being remounted. It is never synced: what a
-//! power cut takes from it is a second copy of entries, never an entry.
+//! progress is the one that is believed. The file stays open between sessions that end within a second, and no longer
+//! ([`EndedJournal::close`]), so that no descriptor outlives a removed folder or keeps a file system from being
+//! remounted. It is never synced: what a power cut takes from it is a second copy of entries, never an entry.
 //! Bounded: rewritten at start, and when it has grown to `BYTES_MAX`.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -65,13 +66,15 @@ impl EndedSession {
 pub struct EndedJournal {
     folder: Arc<DumpFolder>,
     bytes: u64,
+    /// The file, with `bytes` bytes, since a line was appended.
+    file: Option<File>,
 }
 
 impl EndedJournal {
     /// The file in `folder`.
     #[must_use]
     pub fn new(folder: Arc<DumpFolder>) -> Self {
-        Self { folder, bytes: 0 }
+        Self { folder, bytes: 0, file: None }
     }
 
     /// What an earlier server remembered and is not out of date, oldest first.
@@ -112,6 +115,7 @@ impl EndedJournal {
         let mut bytes = Vec::new();
         all.for_each(|ended| ended.write_line(&mut bytes));
         let root = self.folder.root();
+        self.close();
         beneath::remove(&root, ENDED_NEW)?;
         beneath::create_new(&root, ENDED_NEW)?.write_all(&bytes)?;
         rustix::fs::renameat(&root, ENDED_NEW, &root, ENDED)?;
@@ -126,13 +130,26 @@ impl EndedJournal {
     pub fn append(&mut self, ended: &EndedSession) -> io::Result<()> {
         let mut line = Vec::with_capacity(80);
         ended.write_line(&mut line);
-        let (mut file, stat) = beneath::open_append(self.folder.root(), ENDED)?;
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let (file, stat) = beneath::open_append(self.folder.root(), ENDED)?;
+                self.bytes = u64::try_from(stat.st_size).unwrap_or(0);
+                file
+            }
+        };
         if let Err(error) = file.write_all(&line) {
-            file.set_len(u64::try_from(stat.st_size).unwrap_or(0))?;
+            file.set_len(self.bytes)?;
             return Err(error);
         }
-        self.bytes = u64::try_from(stat.st_size).unwrap_or(0) + line.len() as u64;
+        self.bytes += line.len() as u64;
+        self.file = Some(file);
         Ok(())
+    }
+
+    /// Closes the file until the next session ends. Called once a second, and when the folder was removed.
+    pub fn close(&mut self) {
+        self.file = None;
     }
 }
 
@@ -153,14 +170,22 @@ mod tests {
         let now = UNIX_EPOCH + Duration::from_secs(1_000);
         assert_eq!(journal.read(now).unwrap(), []);
         let (old, one, two) = (ended("old", 1, 999), ended("one", 8, 1_001), ended("two-2_", 9, 2_000));
-        [&old, &one, &two].into_iter().for_each(|ended| journal.append(ended).unwrap());
+        for ended in [&old, &one, &two] {
+            journal.append(ended).unwrap();
+            if ended == &one {
+                journal.close();
+            }
+        }
         let path = dir.path().join(ENDED);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes.extend_from_slice(b"torn 5 1 20000");
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(journal.read(now).unwrap(), [one.clone(), two.clone()]);
+        journal.append(&two).unwrap();
         journal.rewrite([one.clone()].into_iter()).unwrap();
-        assert_eq!(journal.read(now).unwrap(), [one]);
+        assert_eq!(journal.read(now).unwrap(), std::slice::from_ref(&one));
+        journal.append(&two).unwrap();
+        assert_eq!(journal.read(now).unwrap(), [one, two], "the new file goes on, not the one that was open");
         assert!(!journal.is_long());
     }
 

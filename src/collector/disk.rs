@@ -95,6 +95,7 @@ impl Collector {
             Ok(false) => {}
             Ok(true) => {
                 self.disk.is_folder_lost = false;
+                self.journal.close();
                 error!("disk.recreated: the dump folder was removed and is created again");
                 for key in self.sessions.all() {
                     self.give_up_removed(key, tally);

@@ -1,7 +1,7 @@
 //! The records tables: `<archive.path>/<day>/records/<table>.jsonl`, one row per line.
 //!
 //! Owns the open tables behind one lock, so that rows of two dumps never mix, and the rules that keep a table whole:
-//! one write per dump and table, a failed one is truncated back, a torn tail is cut when a table is opened. Never
+//! one write per table for all that is appended at a time, a failed one is truncated back, a torn tail is cut when a table is opened. Never
 //! knows what is in a row but its id.
 //! Rules: our contract, sections 3 and 6. Rows of a dump that was begun before are looked up by their ids first.
 
@@ -92,24 +92,27 @@ struct Table {
     name: &'static str,
     path: PathBuf,
     file: Arc<File>,
+    /// As it was when it was last looked at.
+    size_bytes: u64,
 }
 
 impl RecordsStore {
-    /// Appends the rows of one dump; they are stored once `unsynced` was synced. Gives the number of new rows.
+    /// Appends rows, each table at most once among them; they are stored once `unsynced` was synced. Gives the number of
+    /// new rows.
     ///
     /// # Errors
-    /// Whatever the file system says. Tables that were done before stay as they are, so the next attempt for this
-    /// dump must say [`Before::Perhaps`].
+    /// Whatever the file system says. Tables that were done before stay as they are, so the next attempt for a dump
+    /// that had rows here must say [`Before::Perhaps`].
     pub fn append(
         &self,
         day: &DayFolder,
-        dump: &[Rows],
+        rows: &[Rows],
         before: Before,
         unsynced: &mut Unsynced,
     ) -> Result<usize, RecordsError> {
         let mut count = 0;
         let mut tables = self.lock();
-        for rows in dump {
+        for rows in rows {
             let table = open(&mut tables, day, rows.table.name())?;
             let (new, lines) = match before {
                 Before::Nothing => (rows.ids.len(), Cow::Borrowed(rows.lines.as_slice())),
@@ -168,8 +171,7 @@ fn open<'a>(
     name: &'static str,
 ) -> Result<&'a mut Table, RecordsError> {
     let known = tables.iter().position(|table| table.day == day.day() && table.name == name);
-    let open = known.map(|at| tables.remove(at)).filter(Table::is_linked);
-    let table = match open {
+    let table = match known.and_then(|at| tables.remove(at).if_linked()) {
         Some(table) => table,
         None => Table::open(day, name)?,
     };
@@ -205,12 +207,13 @@ impl Table {
             warn!("records.torn path={} cut_bytes={}", value(path.display()), size_bytes - whole);
             file.set_len(whole).map_err(fail("cut the torn end of", &path))?;
         }
-        Ok(Self { day: day.day(), name, path, file: Arc::new(file) })
+        Ok(Self { day: day.day(), name, path, file: Arc::new(file), size_bytes: whole })
     }
 
-    /// Whether the file still has a name: an operator may have moved it away.
-    fn is_linked(&self) -> bool {
-        rustix::fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0)
+    /// Itself, if the file still has a name: an operator may have removed it.
+    fn if_linked(self) -> Option<Self> {
+        let stat = rustix::fs::fstat(&self.file).ok().filter(|stat| stat.st_nlink > 0)?;
+        Some(Self { size_bytes: u64::try_from(stat.st_size).ok()?, ..self })
     }
 
     /// Appends `lines` in one write, or nothing.
@@ -218,9 +221,8 @@ impl Table {
         if lines.is_empty() {
             return Ok(());
         }
-        let before = self.file.metadata().map_err(|error| self.fail("look at", error))?.len();
         (&*self.file).write_all(lines).map_err(|error| {
-            if let Err(error) = self.file.set_len(before) {
+            if let Err(error) = self.file.set_len(self.size_bytes) {
                 warn!("records.torn path={} err={}", value(self.path.display()), value(error));
             }
             self.fail("append to", error)

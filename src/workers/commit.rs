@@ -7,7 +7,7 @@
 //! sync       documents and copies, and the names of the documents
 //! commit     each job: publish its copy
 //! sync       the names of the copies: one folder for each day
-//! append     each job: its rows
+//! append     rows: those of each table together
 //! sync       the tables that were written
 //! ```
 //!
@@ -18,7 +18,7 @@
 //! replaced (before its commit); itself and its archive (until it is removed); or its archive. Should a file system keep less
 //! than it has promised, and the `.gz` be there without its document, that is published again, synced first.
 //!
-//! A job that fails or panics here leaves the batch; the others go on. A failed sync is a failure of every job that it was for:
+//! A job that fails or panics here leaves the batch; the others go on. What fails for several is a failure of each of them:
 //! nobody knows what was written, so all is written anew.
 //! Rules: our contract, sections 3 and 6.
 
@@ -32,7 +32,8 @@ use crate::archive::disk::Disk;
 use crate::archive::{ArchiveError, DayFolder, Temporary};
 use crate::beneath;
 use crate::jobs::{Job, Step};
-use crate::records_store::Unsynced;
+use crate::records::Rows;
+use crate::records_store::{Before, Unsynced};
 
 /// Jobs, and tables, from which on the whole disk is synced instead of each file. The disk may hold much that is not ours,
 /// so one or two dumps do not make it write all of that.
@@ -40,6 +41,18 @@ const SYNC_DISK_MIN: usize = 3;
 
 /// Days whose disks stay open for the next batch. More than one is rare; each costs a descriptor.
 const DISKS_KEPT_MAX: usize = 2;
+
+/// Moves rows of a dump behind those of others in the same table.
+fn gather(tables: &mut Vec<Rows>, rows: &mut Rows) {
+    let (lines, ids) = (std::mem::take(&mut rows.lines), std::mem::take(&mut rows.ids));
+    match tables.iter_mut().find(|table| table.table == rows.table) {
+        Some(table) => {
+            table.lines.extend_from_slice(&lines);
+            table.ids.extend(ids);
+        }
+        None => tables.push(Rows { table: rows.table, lines, ids }),
+    }
+}
 
 /// A job in its second half.
 pub(super) struct Entry {
@@ -142,9 +155,21 @@ impl Commit<'_> {
     fn append_rows(&mut self, bench: &Bench) {
         let shared = self.shared;
         let mut unsynced = Unsynced::default();
-        self.each(Step::Records, |entry| {
-            let Prepared { day, rows, before, .. } = &entry.prepared;
-            shared.records.append(day, rows, *before, &mut unsynced).map(drop)
+        for day in self.days() {
+            let mut tables = Vec::new();
+            for entry in self.new_in(&day) {
+                entry.prepared.rows.iter_mut().for_each(|rows| gather(&mut tables, rows));
+            }
+            if let Err(error) = shared.records.append(&day, &tables, Before::Nothing, &mut unsynced) {
+                let failure = Failure::new(Step::Records, &error);
+                self.new_in(&day).for_each(|entry| entry.failure = Some(failure.clone()));
+            }
+        }
+        self.each(Step::Records, |entry| match &entry.prepared {
+            Prepared { before: Before::Nothing, .. } => Ok(()),
+            Prepared { day, rows, before, .. } => {
+                shared.records.append(day, rows, *before, &mut unsynced).map(drop)
+            }
         });
         if let Err(failure) = self.sync_tables(bench, unsynced) {
             // Whose rows it was is not told, and does not matter: those that are there are found again.
@@ -153,6 +178,12 @@ impl Commit<'_> {
             }
         }
         self.pass(Point::RowsAppended);
+    }
+
+    /// The jobs of `day` that have not failed and of which no row can be in the tables.
+    fn new_in(&mut self, day: &Arc<DayFolder>) -> impl Iterator<Item = &mut Entry> {
+        let is_new = |entry: &&mut Entry| entry.prepared.before == Before::Nothing;
+        self.good().filter(is_new).filter(|entry| Arc::ptr_eq(&entry.prepared.day, day))
     }
 
     /// Waits until these tables are on the device.

@@ -205,7 +205,8 @@ impl Archive {
             let name = format!("{TEMPORARY_PREFIX}{}-{count}{TEMPORARY_SUFFIX}", self.process_id);
             match beneath::create_new(&day.folder, &name) {
                 Ok(file) => {
-                    let temporary = Temporary { day: Arc::clone(day), name, file, is_published: false };
+                    let temporary =
+                        Temporary { day: Arc::clone(day), name, file, size_bytes: 0, is_published: false };
                     rustix::fs::flock(&temporary.file, FlockOperation::NonBlockingLockExclusive)
                         .map_err(|error| temporary.fail("lock", error.into()))?;
                     return Ok(temporary);
@@ -416,7 +417,7 @@ impl Slot {
     /// Whatever the file system says.
     pub fn write_document(&self, archive: &Archive, document: &[u8]) -> Result<Temporary, ArchiveError> {
         let mut temporary = archive.temporary(&self.day)?;
-        temporary.file.write_all(document).map_err(|error| temporary.fail("write", error))?;
+        temporary.write_all(document).map_err(|error| temporary.fail("write", error))?;
         Ok(temporary)
     }
 
@@ -453,19 +454,27 @@ pub struct Temporary {
     day: Arc<DayFolder>,
     name: String,
     file: File,
+    size_bytes: u64,
     is_published: bool,
 }
 
-impl Temporary {
-    /// The file.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
+impl Write for Temporary {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.size_bytes += count as u64;
+        Ok(count)
     }
 
-    /// What was written so far; 0 when that cannot be found out.
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Temporary {
+    /// What was written so far.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.len())
+        self.size_bytes
     }
 
     /// Error of an operation on this file.

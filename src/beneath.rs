@@ -151,6 +151,18 @@ pub fn create_new(folder: impl AsFd, name: &str) -> io::Result<File> {
     Ok(rustix::fs::openat(folder, name, flags, FILE_MODE)?.into())
 }
 
+/// Creates the empty file `name` in `folder`, without opening it; `false` when anything of that name is there.
+///
+/// # Errors
+/// Whatever the file system says but `EEXIST`.
+pub fn create_empty(folder: impl AsFd, name: &str) -> io::Result<bool> {
+    match rustix::fs::mknodat(folder, name, FileType::RegularFile, FILE_MODE, 0) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Opens the file `name` in `folder` for reading and appending, and creates it when it is missing.
 ///
 /// # Errors

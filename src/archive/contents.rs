@@ -689,8 +689,8 @@ mod tests {
         let mut packed = archive.temporary(&folder)?;
         let mut gzip = Gzip::new(1);
         gzip.begin();
-        gzip.feed(name.as_bytes(), packed.file()).unwrap();
-        let content = gzip.end(packed.file()).unwrap();
+        gzip.feed(name.as_bytes(), &mut packed).unwrap();
+        let content = gzip.end(&mut packed).unwrap();
         let Place::Free(slot) = archive.place(&folder, name, name, content, Search::FreeName)? else {
             panic!("{name} is there already")
         };

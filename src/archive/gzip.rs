@@ -86,7 +86,7 @@ impl Gzip {
     ///
     /// # Errors
     /// Whatever writing says; the member is then useless.
-    pub fn feed(&mut self, mut bytes: &[u8], file: &mut impl Write) -> io::Result<()> {
+    pub fn feed(&mut self, mut bytes: &[u8], file: &mut dyn Write) -> io::Result<()> {
         self.crc.update(bytes);
         while !bytes.is_empty() {
             self.make_room(file)?;
@@ -100,7 +100,7 @@ impl Gzip {
     ///
     /// # Errors
     /// Whatever writing says; the member is then useless.
-    pub fn end(&mut self, file: &mut impl Write) -> io::Result<Content> {
+    pub fn end(&mut self, file: &mut dyn Write) -> io::Result<Content> {
         loop {
             self.make_room(file)?;
             if self.step(&[], FlushCompress::Finish)?.1 == Status::StreamEnd {
@@ -116,7 +116,7 @@ impl Gzip {
         Ok(content)
     }
 
-    fn make_room(&mut self, file: &mut impl Write) -> io::Result<()> {
+    fn make_room(&mut self, file: &mut dyn Write) -> io::Result<()> {
         if self.out.capacity() - self.out.len() < OUT_BYTES_SPARE {
             file.write_all(&self.out)?;
             self.out.clear();

@@ -25,8 +25,8 @@ impl Fixture {
         let mut packed = self.archive.temporary(&self.day).unwrap();
         let mut gzip = Gzip::new(1);
         gzip.begin();
-        gzip.feed(dump, packed.file()).unwrap();
-        let content = gzip.end(packed.file()).unwrap();
+        gzip.feed(dump, &mut packed).unwrap();
+        let content = gzip.end(&mut packed).unwrap();
         (packed, content)
     }
 

@@ -1,16 +1,17 @@
 //! How often a job has died: marks on disk, set before a job starts, taken back when it ends by itself.
 //!
-//! Owns `finished/<name>.attempt`, one byte per attempt that has begun and not ended. A name of a dump never holds a
-//! dot. A mark survives what the job does not: a panic, a stack overflow, the end of the process for want of memory.
+//! Owns `finished/<name>.attempt`, which counts the attempts that have begun and not ended: one without content, or with
+//! one byte, is the first of them, and each further one makes it as many bytes as there are. A first attempt, which
+//! nearly all are, so takes no space and no descriptor. A name of a dump never holds a dot. A mark survives what the job
+//! does not: a panic, a stack overflow, the end of the process for want of memory.
 //! Rules: our contract, section 3: a dump whose job died twice goes to quarantine; failed storage is no death. What
 //! follows from a number of deaths is in `prepare` and `worker`.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use log::warn;
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Stat};
 
 use crate::beneath::{self, Opened};
 use crate::logging::value;
@@ -22,8 +23,8 @@ pub(super) const SUFFIX: &str = ".attempt";
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
     folder: BorrowedFd<'a>,
-    name: String,
-    marker: Option<File>,
+    dump: &'a str,
+    is_marked: bool,
     deaths: u64,
 }
 
@@ -32,13 +33,12 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// Whatever the file system says. A full disk is none: the job goes on unmarked, for it is what frees the disk.
-    pub(super) fn begin(folder: BorrowedFd<'a>, dump: &str) -> io::Result<Self> {
-        let name = format!("{dump}{SUFFIX}");
-        match mark(folder, &name) {
-            Ok((marker, deaths)) => Ok(Self { folder, name, marker: Some(marker), deaths }),
+    pub(super) fn begin(folder: BorrowedFd<'a>, dump: &'a str) -> io::Result<Self> {
+        match mark(folder, &marker(dump)) {
+            Ok(deaths) => Ok(Self { folder, dump, is_marked: true, deaths }),
             Err(error) if is_full(&error) => {
                 warn!("job.unmarked dump={dump} err={}", value(error));
-                Ok(Self { folder, name, marker: None, deaths: 0 })
+                Ok(Self { folder, dump, is_marked: false, deaths: 0 })
             }
             Err(error) => Err(error),
         }
@@ -54,11 +54,7 @@ impl<'a> Attempt<'a> {
     /// # Errors
     /// Whatever the file system says.
     pub(super) fn end(self) -> io::Result<()> {
-        match self.marker {
-            Some(marker) if self.deaths > 0 => marker.set_len(self.deaths),
-            Some(_) => beneath::remove(self.folder, &self.name).map(drop),
-            None => Ok(()),
-        }
+        if self.deaths > 0 { interrupted(self.folder, self.dump) } else { self.clear() }
     }
 
     /// Removes the marks of this attempt and of all before: the job is done.
@@ -66,16 +62,28 @@ impl<'a> Attempt<'a> {
     /// # Errors
     /// Whatever the file system says.
     pub(super) fn clear(self) -> io::Result<()> {
-        if self.marker.is_some() { beneath::remove(self.folder, &self.name).map(drop) } else { Ok(()) }
+        if self.is_marked { forget(self.folder, self.dump) } else { Ok(()) }
     }
 }
 
-/// Adds a mark to the marker; also gives how many it held before.
-fn mark(folder: BorrowedFd<'_>, name: &str) -> io::Result<(File, u64)> {
-    let (mut marker, stat) = beneath::open_append(folder, name)?;
-    let deaths = u64::try_from(stat.st_size).unwrap_or(0);
-    marker.write_all(b"x")?;
-    Ok((marker, deaths))
+fn marker(dump: &str) -> String {
+    format!("{dump}{SUFFIX}")
+}
+
+/// Adds a mark to the marker `name`; also gives how many it held before.
+fn mark(folder: BorrowedFd<'_>, name: &str) -> io::Result<u64> {
+    if beneath::create_empty(folder, name)? {
+        return Ok(0);
+    }
+    let (marker, stat) = beneath::open_append(folder, name)?;
+    let deaths = marks(&stat);
+    marker.set_len(deaths + 1)?;
+    Ok(deaths)
+}
+
+/// How many marks a marker holds.
+fn marks(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0).max(1)
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -87,8 +95,7 @@ fn is_full(error: &io::Error) -> bool {
 /// # Errors
 /// Whatever the file system says.
 pub(super) fn count(folder: impl AsFd, dump: &str) -> io::Result<u64> {
-    let stat = beneath::look(folder, &format!("{dump}{SUFFIX}"))?;
-    Ok(stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0)))
+    Ok(beneath::look(folder, &marker(dump))?.map_or(0, |stat| marks(&stat)))
 }
 
 /// Removes every mark of `dump`.
@@ -96,7 +103,7 @@ pub(super) fn count(folder: impl AsFd, dump: &str) -> io::Result<u64> {
 /// # Errors
 /// Whatever the file system says.
 pub(super) fn forget(folder: impl AsFd, dump: &str) -> io::Result<()> {
-    beneath::remove(folder, &format!("{dump}{SUFFIX}")).map(drop)
+    beneath::remove(folder, &marker(dump)).map(drop)
 }
 
 /// Takes one mark of `dump` back on behalf of an attempt that the end of the server interrupts.
@@ -104,9 +111,11 @@ pub(super) fn forget(folder: impl AsFd, dump: &str) -> io::Result<()> {
 /// # Errors
 /// Whatever the file system says.
 pub(super) fn interrupted(folder: impl AsFd, dump: &str) -> io::Result<()> {
-    match beneath::open_file(&folder, &format!("{dump}{SUFFIX}"), OFlags::RDWR)? {
-        Opened::File(_, stat) if stat.st_size <= 1 => forget(folder, dump),
-        Opened::File(marker, stat) => marker.set_len(u64::try_from(stat.st_size - 1).unwrap_or(0)),
+    match beneath::open_file(&folder, &marker(dump), OFlags::RDWR)? {
+        Opened::File(marker, stat) => match marks(&stat) {
+            1 => forget(folder, dump),
+            count => marker.set_len(count - 1),
+        },
         Opened::Absent | Opened::NotAFile => Ok(()),
     }
 }
@@ -121,8 +130,13 @@ mod tests {
         let root = beneath::open_root(dir.path()).unwrap();
         let begin = || Attempt::begin(root.as_fd(), "x").unwrap();
         assert_eq!(begin().deaths(), 0);
+        assert_eq!(
+            std::fs::metadata(dir.path().join("x.attempt")).unwrap().len(),
+            0,
+            "the first takes no space"
+        );
         begin().end().unwrap();
-        assert_eq!(std::fs::read(dir.path().join("x.attempt")).unwrap(), b"x");
+        assert_eq!(count(&root, "x").unwrap(), 1);
         assert_eq!(begin().deaths(), 1);
         assert_eq!(count(&root, "x").unwrap(), 2);
         interrupted(&root, "x").unwrap();
@@ -130,6 +144,15 @@ mod tests {
         assert_eq!(attempt.deaths(), 1);
         attempt.clear().unwrap();
         assert!(!dir.path().join("x.attempt").exists());
+    }
+
+    #[test]
+    fn a_mark_of_one_byte_is_one_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = beneath::open_root(dir.path()).unwrap();
+        std::fs::write(dir.path().join("x.attempt"), "x").unwrap();
+        assert_eq!(Attempt::begin(root.as_fd(), "x").unwrap().deaths(), 1);
+        assert_eq!(count(&root, "x").unwrap(), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! deaths. Nothing is published here, so this half can be repeated at will.
 //! Rules: our contract, sections 3 and 6.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -125,30 +126,28 @@ pub(super) struct Learnt {
 pub(super) fn prepare(shared: &Shared, bench: &mut Bench, job: &Job) -> Result<Preparation, Failure> {
     let finished = shared.folder.finished();
     let fail = |action| Failure::of_job(Step::Open, job, action);
-    // Looked at first, so that no mark is made for what is no dump.
-    match beneath::look(&finished, &job.name).map_err(fail("look at it"))? {
-        Some(stat) if beneath::is_regular(&stat) => {}
-        Some(_) => {
-            warn!("job.foreign dump={}: is no regular file, left alone", job.name);
-            return Ok(Preparation::Gone);
-        }
-        None => return Ok(Preparation::Gone),
-    }
+    // Opened first, so that no mark is made for what is no dump.
+    let (file, stat) =
+        match beneath::open_file(&finished, &job.name, OFlags::RDONLY).map_err(fail("open it"))? {
+            Opened::File(file, stat) => (file, stat),
+            Opened::NotAFile => {
+                warn!("job.foreign dump={}: is no regular file, left alone", job.name);
+                return Ok(Preparation::Gone);
+            }
+            Opened::Absent => return Ok(Preparation::Gone),
+        };
     let attempt = Attempt::begin(finished.as_fd(), &job.name).map_err(fail("mark the attempt"))?;
     if attempt.deaths() >= DEATHS_MAX {
         return quarantine(shared, job).map(|()| Preparation::Quarantined);
     }
     shared.pass(job, Point::Marked)?;
-    let prepared = read(shared, bench, job, &attempt);
+    let prepared = read(shared, bench, job, (&file, &stat), &attempt);
     // Whatever came of it: it ended by itself.
-    let unmarked = match &prepared {
-        Ok(Some(_)) => attempt.clear(),
-        Ok(None) | Err(_) => attempt.end(),
-    };
+    let unmarked = if prepared.is_ok() { attempt.clear() } else { attempt.end() };
     let prepared = prepared?;
     unmarked.map_err(fail("unmark the attempt"))?;
     shared.pass(job, Point::Unmarked)?;
-    Ok(prepared.map_or(Preparation::Gone, |prepared| Preparation::Ready(Box::new(prepared))))
+    Ok(Preparation::Ready(Box::new(prepared)))
 }
 
 /// After a job has panicked in its first half: `true` when that was once too often and its dump is in quarantine.
@@ -170,18 +169,14 @@ fn quarantine(shared: &Shared, job: &Job) -> Result<(), Failure> {
     attempts::forget(shared.folder.finished(), &job.name).map_err(fail("unmark it"))
 }
 
-/// Everything between the mark and its removal; `None` when the dump is not there.
+/// Everything between the mark and its removal.
 fn read(
     shared: &Shared,
     bench: &mut Bench,
     job: &Job,
+    (file, stat): (&File, &Stat),
     attempt: &Attempt<'_>,
-) -> Result<Option<Prepared>, Failure> {
-    let opened = beneath::open_file(shared.folder.finished(), &job.name, OFlags::RDONLY);
-    let (file, stat) = match opened.map_err(Failure::of_job(Step::Open, job, "open it"))? {
-        Opened::File(file, stat) => (file, stat),
-        Opened::Absent | Opened::NotAFile => return Ok(None),
-    };
+) -> Result<Prepared, Failure> {
     let source_failure = |error| match error {
         SourceError::Read(error) => Failure::of_job(Step::Extract, job, "read it")(error),
         SourceError::Copy(error) => Failure::of_job(Step::Archive, job, "write its copy")(error),
@@ -189,16 +184,16 @@ fn read(
     let archive_failure = |error: ArchiveError| Failure::new(Step::Archive, &error);
 
     let Bench { gzip, buffer, cutter, disks } = bench;
-    let mut source = Source::new(&file, buffer);
+    let mut source = Source::new(file, buffer);
     let first = FirstLine::parse(source.first_line().map_err(source_failure)?);
-    let dump = Dump::describe(job, &stat, first);
+    let dump = Dump::describe(job, stat, first);
     let day = shared.archive.day(dump.day).map_err(archive_failure)?;
     let mut packed = None;
     if shared.is_archiving {
         open_disk(disks, &day).map_err(archive_failure)?;
         let packed = packed.insert(shared.archive.temporary(&day).map_err(archive_failure)?);
         let cutter = shared.is_cutting_addresses.then_some(&mut *cutter);
-        source.copy_to(DumpCopy { gzip, file: packed.file(), cutter }).map_err(source_failure)?;
+        source.copy_to(DumpCopy { gzip, file: packed, cutter }).map_err(source_failure)?;
     }
     let document = derive::read(&mut source, dump.known(job), shared.limits);
     // First what went wrong underneath: it is why the extraction could not go on.
@@ -222,7 +217,7 @@ fn read(
     let mut dump = Read { shared, job, dump, day, document, was_begun, cutter };
     let (publication, rows, before) = dump.place(packed.zip(content))?;
     let Read { job, day, .. } = dump;
-    Ok(Some(Prepared { job: job.clone(), day, publication, rows, before, learnt }))
+    Ok(Prepared { job: job.clone(), day, publication, rows, before, learnt })
 }
 
 /// A dump that was read.

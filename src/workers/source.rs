@@ -5,7 +5,7 @@
 //! copy; the extraction reads the dump as it came, so that nothing that is derived depends on that setting.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 
 use crate::archive::gzip::{Content, Gzip};
 use crate::privacy::Cutter;
@@ -31,6 +31,8 @@ pub(super) struct Source<'a> {
     copy: Option<DumpCopy<'a>>,
     error: Option<SourceError>,
     size_bytes: u64,
+    /// Whether the dump has ended.
+    is_at_end: bool,
 }
 
 /// Where the copy goes.
@@ -38,7 +40,7 @@ pub(super) struct DumpCopy<'a> {
     /// Through this.
     pub(super) gzip: &'a mut Gzip,
     /// Into this.
-    pub(super) file: &'a mut File,
+    pub(super) file: &'a mut dyn Write,
     /// Without the addresses, if this is there.
     pub(super) cutter: Option<&'a mut Cutter>,
 }
@@ -74,7 +76,7 @@ impl<'a> Source<'a> {
     /// When `buffer` has no room: every dump would look empty.
     pub(super) fn new(file: &'a File, buffer: &'a mut [u8]) -> Self {
         assert!(!buffer.is_empty(), "a dump is read through a buffer with room");
-        Self { file, buffer, start: 0, end: 0, copy: None, error: None, size_bytes: 0 }
+        Self { file, buffer, start: 0, end: 0, copy: None, error: None, size_bytes: 0, is_at_end: false }
     }
 
     /// The first line with its line feed, or what of it fits the buffer. Only before anything was consumed.
@@ -133,9 +135,9 @@ impl<'a> Source<'a> {
     /// Fills the empty buffer, whole unless the dump ends.
     fn refill(&mut self) -> Result<(), SourceError> {
         (self.start, self.end) = (0, 0);
-        while let Some(free @ [_, ..]) = self.buffer.get_mut(self.end..) {
+        while let Some(free @ [_, ..]) = self.buffer.get_mut(self.end..).filter(|_| !self.is_at_end) {
             match self.file.read(free) {
-                Ok(0) => break,
+                Ok(0) => self.is_at_end = true,
                 Ok(count) => self.end += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(SourceError::Read(error)),
@@ -182,7 +184,6 @@ impl Read for Source<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     fn dump(bytes: usize) -> (tempfile::NamedTempFile, Vec<u8>) {
         let line = b"[\"entry\",null,{},1700000000000,1]\n";

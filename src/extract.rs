@@ -57,6 +57,7 @@ pub use requests::{RequestCounts, Requests};
 pub use sequence::Missing;
 pub use speaker::SpeakerEvent;
 pub use tracks::TrackFeatures;
+pub use user_agent::KnownAgents;
 pub use value::{Object, Value};
 pub use video::{InboundVideo, VideoMeans};
 
@@ -134,7 +135,20 @@ pub struct Options {
 ///
 /// [`ExtractError::Read`] when `input` fails; [`ExtractError::Line`] in strict mode, at the first bad line.
 pub fn extract<R: BufRead>(input: R, options: &Options) -> Result<Document, ExtractError> {
-    let mut extraction = Extraction::new(options);
+    extract_knowing(&mut KnownAgents::default(), input, options)
+}
+
+/// As [`extract`], for whoever reads one dump after the other.
+///
+/// # Errors
+///
+/// As [`extract`].
+pub fn extract_knowing<R: BufRead>(
+    agents: &mut KnownAgents,
+    input: R,
+    options: &Options,
+) -> Result<Document, ExtractError> {
+    let mut extraction = Extraction::new(agents, options);
     let line_bytes_max = options.limits.line_bytes_max;
     lines::for_each_line(input, line_bytes_max, |line| {
         extraction.facts.lines += 1;
@@ -158,6 +172,7 @@ pub fn stats_format(user_agent: &str) -> &'static str {
 
 /// A dump being read.
 struct Extraction<'a> {
+    agents: &'a mut KnownAgents,
     options: &'a Options,
     limits: ExtractLimits,
     state: State,
@@ -177,9 +192,10 @@ enum State {
 }
 
 impl<'a> Extraction<'a> {
-    fn new(options: &'a Options) -> Self {
+    fn new(agents: &'a mut KnownAgents, options: &'a Options) -> Self {
         let nesting_max = options.limits.nesting_max.min(NESTING_CEILING);
         Self {
+            agents,
             options,
             limits: ExtractLimits { nesting_max, ..options.limits },
             state: State::Start,
@@ -218,15 +234,13 @@ impl<'a> Extraction<'a> {
         self.facts.client_type = Some(info.client_type);
         self.facts.first_clock_ms = entry.clock.truthy();
         self.facts.server = info.server;
-        self.stats_format = StatsFormat::of(&info.user_agent);
+        let agent = self.agents.look(&info.user_agent);
+        self.stats_format = agent.format;
         let is_numbered = !self.options.strict;
         self.state = match info.client_type {
-            ClientType::Rtcstats => State::Rtcstats(Box::new(Standard::new(
-                self.limits,
-                self.options.now_ms,
-                self.stats_format,
-                is_numbered,
-            ))),
+            ClientType::Rtcstats => {
+                State::Rtcstats(Box::new(Standard::new(self.limits, self.options.now_ms, agent, is_numbered)))
+            }
             ClientType::Jigasi
             | ClientType::Jicofo
             | ClientType::Jibri

@@ -21,7 +21,7 @@ use super::sequence::Sequence;
 use super::speaker::{self, Speaker};
 use super::stats::{Delta, Reported};
 use super::tracks::TrackAllowance;
-use super::user_agent::{BrowserInfo, StatsFormat};
+use super::user_agent::{Agent, BrowserInfo, StatsFormat};
 use super::value::{Object, Value};
 
 /// What an RTCSTATS dump has told so far.
@@ -37,6 +37,8 @@ pub(super) struct Standard {
     speaker: Speaker,
     face: Face,
     pings: Pings,
+    /// What the first line says.
+    first_browser: Option<BrowserInfo>,
     browser: Option<BrowserInfo>,
     /// Optional members of the features, in the order in which the dump told of them.
     extras: Vec<Extra>,
@@ -60,11 +62,13 @@ pub(super) struct Finished {
 }
 
 impl Standard {
-    pub(super) fn new(limits: ExtractLimits, now_ms: f64, format: StatsFormat, is_numbered: bool) -> Self {
+    /// `agent`: that of the first line.
+    pub(super) fn new(limits: ExtractLimits, now_ms: f64, agent: Agent, is_numbered: bool) -> Self {
         Self {
             limits,
             now_ms,
-            format,
+            format: agent.format,
+            first_browser: agent.browser,
             times: SessionTimes::default(),
             conference_start: 0.0,
             requests: RequestCounts::default(),
@@ -222,7 +226,9 @@ impl Standard {
 
     fn connection_info(&mut self, data: &Value) -> Result<(), LineError> {
         let info = ConnectionInfo::of(data)?;
-        if let Some(browser) = BrowserInfo::of(&info.user_agent) {
+        // A client that comes back says the same again.
+        let first = self.first_browser.as_ref().filter(|first| *first.user_agent == *info.user_agent);
+        if let Some(browser) = first.cloned().or_else(|| BrowserInfo::of(&info.user_agent)) {
             self.browser = Some(browser);
             self.note(Extra::BrowserInfo);
         }

@@ -11,12 +11,18 @@ mod tables;
 mod text;
 mod version;
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use text::AgentText;
 
 /// What a React Native user agent begins with.
 const REACT_NATIVE: &str = "react-native";
+/// User agents that are remembered: what a deployment sees in weeks.
+const KNOWN_MAX: usize = 256;
+/// Longer ones are not remembered; those of browsers have 100 to 200 bytes.
+const KNOWN_BYTES_MAX: usize = 512;
 
 /// How a client's statistics look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +99,36 @@ pub struct BrowserInfo {
     pub major_version: Option<String>,
 }
 
+/// What was found out about user agents. Many clients have the same few, and to look into one costs as much as to read
+/// some entries. Bounded: when it is full it begins anew.
+#[derive(Debug, Default)]
+pub struct KnownAgents(HashMap<Box<str>, Agent>);
+
+/// A user agent, looked into.
+#[derive(Debug, Clone)]
+pub(super) struct Agent {
+    pub(super) format: StatsFormat,
+    /// `None` for an empty one.
+    pub(super) browser: Option<BrowserInfo>,
+}
+
+impl KnownAgents {
+    /// What can be told of a user agent.
+    pub(super) fn look(&mut self, user_agent: &str) -> Agent {
+        if let Some(agent) = self.0.get(user_agent) {
+            return agent.clone();
+        }
+        let agent = Agent { format: StatsFormat::of(user_agent), browser: BrowserInfo::of(user_agent) };
+        if user_agent.len() <= KNOWN_BYTES_MAX {
+            if self.0.len() >= KNOWN_MAX {
+                self.0.clear();
+            }
+            self.0.insert(user_agent.into(), agent.clone());
+        }
+        agent
+    }
+}
+
 /// Name, version and system as they were found.
 #[derive(Debug, Default)]
 struct Found {
@@ -151,6 +187,20 @@ fn react_native(user_agent: &str) -> Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_remembered_is_what_would_be_found_and_is_bounded() {
+        let mut known = KnownAgents::default();
+        let long = format!("Mozilla/5.0 {} Firefox/118.0", "x".repeat(KNOWN_BYTES_MAX));
+        let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:109.0) Gecko/20100101 Firefox/118.0";
+        for agent in ["", firefox, &long, "react-native/22.3.0 (Android 12)", firefox, ""] {
+            let Agent { format, browser } = known.look(agent);
+            assert_eq!((format, browser), (StatsFormat::of(agent), BrowserInfo::of(agent)), "{agent}");
+        }
+        assert_eq!(known.0.len(), 3, "not the long one");
+        (0..KNOWN_MAX * 2).for_each(|n| drop(known.look(&format!("curl/{n}"))));
+        assert!(known.0.len() <= KNOWN_MAX);
+    }
 
     #[test]
     fn react_native_is_cut_by_position() {

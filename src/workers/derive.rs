@@ -6,7 +6,7 @@
 
 use std::io::BufRead;
 
-use crate::extract::{self, ArchiveKeys, Document, ExtractError, ExtractLimits, Options, Value};
+use crate::extract::{self, ArchiveKeys, Document, ExtractError, ExtractLimits, KnownAgents, Options, Value};
 use crate::metrics::FeatureMetrics;
 use crate::privacy::Cutter;
 use crate::records::{self, RecordsContext, Rows};
@@ -27,6 +27,7 @@ pub(super) struct Known<'a> {
 /// # Errors
 /// [`ExtractError::Read`], and nothing else: what is wrong with the dump is in its document.
 pub(super) fn read(
+    agents: &mut KnownAgents,
     input: impl BufRead,
     known: Known<'_>,
     limits: ExtractLimits,
@@ -38,7 +39,7 @@ pub(super) fn read(
         now_ms: known.written_ms,
         limits,
     };
-    extract::extract(input, &options)
+    extract::extract_knowing(agents, input, &options)
 }
 
 /// Says in the document where the dump is: as `<day>/<name>.gz` in the archive.

@@ -25,7 +25,7 @@ use crate::archive::{ArchiveError, DayFolder, Place, Search, Slot, Temporary};
 use crate::beneath::{self, Opened};
 use crate::client::{ClientType, SessionId};
 use crate::dump_folder;
-use crate::extract::Document;
+use crate::extract::{Document, KnownAgents};
 use crate::jobs::{Job, Origin, Step};
 use crate::logging::value;
 use crate::metrics::FeatureMetrics;
@@ -41,6 +41,7 @@ const DEATHS_MAX: u64 = 2;
 pub(super) struct Bench {
     gzip: Gzip,
     buffer: Vec<u8>,
+    agents: KnownAgents,
     /// Takes memory once it is used.
     cutter: Cutter,
     /// The disks of the days of the batch, each opened before anything was written to it: at most one per job.
@@ -50,7 +51,13 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(gzip_level: u32) -> Self {
         let buffer = vec![0; source::BUFFER_BYTES];
-        Self { gzip: Gzip::new(gzip_level), buffer, cutter: Cutter::default(), disks: Vec::new() }
+        Self {
+            gzip: Gzip::new(gzip_level),
+            buffer,
+            agents: KnownAgents::default(),
+            cutter: Cutter::default(),
+            disks: Vec::new(),
+        }
     }
 
     /// Makes everything anew that a panic may have left in any state.
@@ -183,7 +190,7 @@ fn read(
     };
     let archive_failure = |error: ArchiveError| Failure::new(Step::Archive, &error);
 
-    let Bench { gzip, buffer, cutter, disks } = bench;
+    let Bench { gzip, buffer, agents, cutter, disks } = bench;
     let mut source = Source::new(file, buffer);
     let first = FirstLine::parse(source.first_line().map_err(source_failure)?);
     let dump = Dump::describe(job, stat, first);
@@ -195,7 +202,7 @@ fn read(
         let cutter = shared.is_cutting_addresses.then_some(&mut *cutter);
         source.copy_to(DumpCopy { gzip, file: packed, cutter }).map_err(source_failure)?;
     }
-    let document = derive::read(&mut source, dump.known(job), shared.limits);
+    let document = derive::read(agents, &mut source, dump.known(job), shared.limits);
     // First what went wrong underneath: it is why the extraction could not go on.
     let (content, size_bytes) = source.finish().map_err(source_failure)?;
     if u64::try_from(stat.st_size) != Ok(size_bytes) {

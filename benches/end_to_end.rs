@@ -46,12 +46,13 @@ struct Options {
     pairs: u64,
     names: Vec<String>,
     sink: Option<PathBuf>,
+    by_name: bool,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = options()?;
     if let Some(folder) = options.sink {
-        return Ok(load::sink::run(&folder)?);
+        return Ok(load::sink::run(&folder, options.by_name)?);
     }
     raise_descriptor_limit()?;
     process::part_cores()?;
@@ -86,7 +87,7 @@ fn measure(scenario: &Scenario, mix: &Mix, pairs: u64) -> io::Result<Vec<(Figure
 
 fn options() -> Result<Options, lexopt::Error> {
     use lexopt::prelude::{Long, Value, ValueExt};
-    let mut options = Options { smoke: false, pairs: 5, names: Vec::new(), sink: None };
+    let mut options = Options { smoke: false, pairs: 5, names: Vec::new(), sink: None, by_name: false };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -94,6 +95,8 @@ fn options() -> Result<Options, lexopt::Error> {
             Long("pairs") => options.pairs = arguments.value()?.parse()?,
             // Cargo says what it runs this for.
             Long("bench") => {}
+            // How this bench calls itself as the sink.
+            Long("by-name") => options.by_name = true,
             Value(name) if name == "sink" => options.sink = Some(arguments.value()?.into()),
             Value(name) => options.names.push(name.string()?),
             other => return Err(other.unexpected()),

@@ -16,7 +16,7 @@ pub(crate) type Results = HashMap<&'static str, Vec<(Figures, Option<Figures>)>>
 
 /// Prints the table, as far as its scenarios were run.
 pub(crate) fn print(results: &Results) {
-    let goals: [(&str, Option<f64>, &str, &str); 14] = [
+    let goals: [(&str, Option<f64>, &str, &str); 15] = [
         ("1  saturated: CPU per message / raw sink", ratio(results, "saturate", RECEIVED), "2.0", "2.5"),
         (
             "2a processed, no archive: / reference's 97 us",
@@ -33,6 +33,7 @@ pub(crate) fn print(results: &Results) {
         ("6b us per session of 10 messages, tmpfs", ours(results, "churn", SESSION_ARCHIVED), "200", "300"),
         ("6c the same, disk", ours(results, "churn-disk", SESSION_ARCHIVED), "-", "-"),
         ("7a 5,000/s: 19,500 connections / 500", many_to_few(results), "1.1", "1.3"),
+        ("   of the raw sink itself", sinks_many_to_few(results), "-", "-"),
         ("7b ms, 99.9 % of turns, 19,500 connections", ours(results, "many-calm", TURN), "5", "10"),
         ("7c the same, 500 connections", ours(results, "few-busy", TURN), "5", "10"),
         ("8  instructions per message, as recorded", recorded_instructions(), "falling", "+ 5 %"),
@@ -75,6 +76,16 @@ fn reference(results: &Results, scenario: &str) -> Option<f64> {
 
 fn mib_left(results: &Results) -> Option<f64> {
     Some(ours(results, "many-calm", MEMORY_LEFT)? / 1024.0)
+}
+
+fn sinks(results: &Results, scenario: &str, what: &str) -> Option<f64> {
+    let sinks = results.get(scenario)?.iter().filter_map(|(_, sink)| sink.as_ref());
+    let values: Vec<f64> = sinks.filter_map(|sink| sink.value(what)).collect();
+    (!values.is_empty()).then(|| median(&values))
+}
+
+fn sinks_many_to_few(results: &Results) -> Option<f64> {
+    Some(sinks(results, "many-calm", PER_MESSAGE)? / sinks(results, "few-busy", PER_MESSAGE)?)
 }
 
 fn many_to_few(results: &Results) -> Option<f64> {

@@ -25,6 +25,8 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) kind: Kind,
+    /// Whether the sink opens a file for each write: there are not descriptors for all.
+    pub(crate) by_name: bool,
     /// Where its folder is made.
     pub(crate) below: PathBuf,
     /// Configuration of the server, as environment variables.
@@ -105,6 +107,9 @@ impl Subject {
             }
             Kind::Sink => {
                 command.arg("sink").arg(folder.path()).stdout(Stdio::piped());
+                if setup.by_name {
+                    command.arg("--by-name");
+                }
             }
         }
         let mut child = command.current_dir(folder.path()).stdin(Stdio::null()).spawn()?;

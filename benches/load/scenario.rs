@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
+
 use super::fleet::{Fleet, Sent};
 use super::mix::{Identity, Mix};
 use super::process::{Cpu, Kind, Setup, Subject};
@@ -20,6 +22,9 @@ const GIVEN_BACK: Duration = Duration::from_millis(8_000);
 const SPREAD: Duration = Duration::from_secs(5);
 /// The default flush interval.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a receiver needs besides connections and their files.
+const SPARE_DESCRIPTORS: u64 = 64;
 
 // The rows.
 pub(crate) const RECEIVED: &str = "CPU per message, received";
@@ -102,7 +107,7 @@ impl Scenario {
         let saturate = Load::Saturate { connections: 50, messages: 3_000 };
         let paced = Load::Paced { connections: 2_000, interval: second, warm_up: 8, rounds: 12 };
         let churn = Load::Churn { sessions: 2_000, parallel: 50, messages: 10 };
-        // 5,000 messages a second in both; the sink has no descriptors for so many connections with a file each.
+        // 5,000 messages a second in both.
         let few = Load::Paced { connections: 500, interval: second / 10, warm_up: 80, rounds: 120 };
         let many = Load::Paced { connections: 19_500, interval: second * 39 / 10, warm_up: 2, rounds: 4 };
         vec![
@@ -116,8 +121,8 @@ impl Scenario {
             Self::new("open-flood", Load::Open { connections: 5_000, interval: None }).in_memory(),
             Self::new("churn", churn.clone()).in_memory(),
             Self::new("churn-disk", churn),
-            Self::new("few-busy", few).in_memory().without_sink(),
-            Self::new("many-calm", many).in_memory().without_sink(),
+            Self::new("few-busy", few).in_memory(),
+            Self::new("many-calm", many).in_memory(),
         ]
     }
 
@@ -140,13 +145,11 @@ impl Scenario {
             Self::new(
                 "few-busy",
                 Load::Paced { connections: 50, interval: quarter / 10, warm_up: 10, rounds: 40 },
-            )
-            .without_sink(),
+            ),
             Self::new(
                 "many-calm",
                 Load::Paced { connections: 500, interval: quarter, warm_up: 2, rounds: 4 },
-            )
-            .without_sink(),
+            ),
         ]
     }
 
@@ -170,7 +173,7 @@ impl Scenario {
             // A fleet that opens as fast as it can is no flood.
             ("RTCSTATS_LIMITS_HANDSHAKES_PER_S", "100000".into()),
         ];
-        let setup = Setup { kind, below: self.below(), env };
+        let setup = Setup { kind, by_name: self.lacks_descriptors(), below: self.below(), env };
         let yardstick = Yardstick::take();
         let mut run = Run {
             scenario: self,
@@ -191,6 +194,17 @@ impl Scenario {
             Load::Churn { sessions, parallel, messages } => run.churn(sessions, parallel, messages)?,
         };
         run.check(&sent)
+    }
+
+    /// Whether there are not descriptors for all connections with a file each.
+    fn lacks_descriptors(&self) -> bool {
+        let connections = match self.load {
+            Load::Paced { connections, .. } => connections as u64,
+            Load::Saturate { .. } | Load::Idle { .. } | Load::Open { .. } | Load::Churn { .. } => {
+                return false;
+            }
+        };
+        getrlimit(Resource::Nofile).current.is_some_and(|limit| 2 * connections + SPARE_DESCRIPTORS > limit)
     }
 
     fn below(&self) -> PathBuf {

@@ -2,11 +2,12 @@
 //!
 //! One thread, one epoll. It answers the upgrade and sends the greeting, then reads into one shared buffer and writes
 //! the bytes as they are to one file per connection: one `epoll_wait`, one `read` and one `write` for what has arrived
-//! at a time. It unmasks nothing, parses nothing, and knows the end by the last eight bytes, a masked close frame.
+//! at a time. It unmasks nothing, parses nothing, and knows the end by the last eight bytes, a masked close frame. Where
+//! there are descriptors for the connections and not for their files, it opens the file for each write.
 
-use std::fs::{self, File};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -21,13 +22,28 @@ const CLOSE: [u8; 4] = [0x88, 2, 3, 0xe8];
 
 struct Connection {
     stream: TcpStream,
-    file: Option<File>,
+    record: Record,
     /// The last bytes that came: a close frame may arrive in two reads.
     tail: [u8; 8],
 }
 
-/// Serves until the process is killed. The address is told on standard output.
-pub(crate) fn run(folder: &Path) -> io::Result<()> {
+/// Where the bytes of a connection go.
+enum Record {
+    /// Nowhere: it has not been upgraded.
+    None,
+    Open(File),
+    Named(PathBuf),
+}
+
+/// Where files are made, and whether they stay open.
+struct Folder<'a> {
+    path: &'a Path,
+    by_name: bool,
+}
+
+/// Serves until the process is killed. The address is told on standard output. `by_name`: files do not stay open.
+pub(crate) fn run(folder: &Path, by_name: bool) -> io::Result<()> {
+    let folder = Folder { path: folder, by_name };
     let mut listener = TcpListener::bind("0.0.0.0:0".parse().expect("an address"))?;
     println!("sink.ready ingest={}", listener.local_addr()?);
     let mut poll = Poll::new()?;
@@ -45,7 +61,7 @@ pub(crate) fn run(folder: &Path) -> io::Result<()> {
             }
             let slot = event.token().0;
             let Some(connection) = connections[slot].as_mut() else { continue };
-            if !connection.receive(&mut buffer, folder)? {
+            if !connection.receive(&mut buffer, &folder)? {
                 connections[slot] = None;
                 free.push(slot);
             }
@@ -70,13 +86,13 @@ fn accept(
             connections.len() - 1
         });
         poll.registry().register(&mut stream, Token(slot), Interest::READABLE)?;
-        connections[slot] = Some(Connection { stream, file: None, tail: [0; 8] });
+        connections[slot] = Some(Connection { stream, record: Record::None, tail: [0; 8] });
     }
 }
 
 impl Connection {
     /// Takes what has arrived; false when the connection is over.
-    fn receive(&mut self, buffer: &mut [u8], folder: &Path) -> io::Result<bool> {
+    fn receive(&mut self, buffer: &mut [u8], folder: &Folder<'_>) -> io::Result<bool> {
         loop {
             let count = match self.stream.read(buffer) {
                 Ok(0) => return Ok(false),
@@ -85,16 +101,18 @@ impl Connection {
                 Err(error) => return Err(error),
             };
             let arrived = &buffer[..count];
-            match &mut self.file {
-                None => self.upgrade(arrived, folder)?,
-                Some(file) => {
-                    let written = file.write(arrived)?;
-                    assert_eq!(written, count, "a file takes a write whole");
-                    if self.is_over(count, arrived) {
-                        self.stream.write_all(&CLOSE)?;
-                        return Ok(false);
-                    }
+            let written = match &mut self.record {
+                Record::None => {
+                    self.upgrade(arrived, folder)?;
+                    return Ok(true);
                 }
+                Record::Open(file) => file.write(arrived)?,
+                Record::Named(path) => OpenOptions::new().append(true).open(path)?.write(arrived)?,
+            };
+            assert_eq!(written, count, "a file takes a write whole");
+            if self.is_over(count, arrived) {
+                self.stream.write_all(&CLOSE)?;
+                return Ok(false);
             }
             // Less than the buffer holds: the socket was empty, and the next byte is a new edge.
             if count < buffer.len() {
@@ -103,12 +121,14 @@ impl Connection {
         }
     }
 
-    fn upgrade(&mut self, head: &[u8], folder: &Path) -> io::Result<()> {
+    fn upgrade(&mut self, head: &[u8], folder: &Folder<'_>) -> io::Result<()> {
         assert!(head.ends_with(b"\r\n\r\n"), "the fleet sends its head in one piece and then waits");
         let head = String::from_utf8_lossy(head);
         let id =
             head.split("statsSessionId=").nth(1).and_then(|rest| rest.get(..36)).expect("an id in the URL");
-        self.file = Some(fs::OpenOptions::new().create(true).append(true).open(folder.join(id))?);
+        let path = folder.path.join(id);
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        self.record = if folder.by_name { Record::Named(path) } else { Record::Open(file) };
         self.stream.write_all(ANSWER)
     }
 

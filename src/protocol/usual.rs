@@ -103,10 +103,8 @@ fn unescape_block(window: &Window, length: usize, escapes: &mut Escapes, out: &m
 #[inline]
 fn copy(window: &Window, from: usize, out: &mut Window, to: usize, count: usize) {
     copy_stride(window, from, out, to);
-    let mut done = STRIDE;
-    while done < count {
-        copy_stride(window, from + done, out, to + done);
-        done += STRIDE;
+    if count > STRIDE {
+        copy_stride(window, from + STRIDE, out, to + STRIDE);
     }
 }
 

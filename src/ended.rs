@@ -7,8 +7,8 @@
 //!
 //! A line is appended before its dump is moved to the finished ones. A crash in between leaves both, and the dump in
 //! progress is the one that is believed. The file stays open between sessions that end within a second, and no longer
-//! ([`EndedJournal::close`]), so that no descriptor outlives a removed folder or keeps a file system from being
-//! remounted. It is never synced: what a power cut takes from it is a second copy of entries, never an entry.
+//! ([`EndedJournal::close`]), so that no descriptor outlives a removed folder by more than that. It is never synced: what a
+//! power cut takes from it is a second copy of entries, never an entry.
 //! Bounded: rewritten at start, and when it has grown to `BYTES_MAX`.
 
 use std::fs::File;

@@ -1,8 +1,9 @@
 //! The records tables: `<archive.path>/<day>/records/<table>.jsonl`, one row per line.
 //!
-//! Owns the open tables behind one lock, so that rows of two dumps never mix, and the rules that keep a table whole:
-//! one write per table for all that is appended at a time, a failed one is truncated back, a torn tail is cut when a table is opened. Never
-//! knows what is in a row but its id.
+//! Owns the open tables behind one lock, so that rows of two dumps never mix, and the rules that keep a table whole: one
+//! write per table for all that is appended at a time (ours: the rows of a whole batch of dumps, where the contract has one
+//! for each dump), a failed one is truncated back, a torn tail is cut when a table is opened. Never knows what is in a row
+//! but its id.
 //! Rules: our contract, sections 3 and 6. Rows of a dump that was begun before are looked up by their ids first.
 
 use std::borrow::Cow;

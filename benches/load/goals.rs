@@ -33,7 +33,7 @@ pub(crate) fn print(results: &Results) {
         ("6b us per session of 10 messages, tmpfs", ours(results, "churn", SESSION_ARCHIVED), "200", "300"),
         ("6c the same, disk", ours(results, "churn-disk", SESSION_ARCHIVED), "-", "-"),
         ("7a 5,000/s: 19,500 connections / 500", many_to_few(results), "1.1", "1.3"),
-        ("   of the raw sink itself", sinks_many_to_few(results), "-", "-"),
+        ("7a for the sink, by name where files lack", sinks_many_to_few(results), "-", "-"),
         ("7b ms, 99.9 % of turns, 19,500 connections", ours(results, "many-calm", TURN), "5", "10"),
         ("7c the same, 500 connections", ours(results, "few-busy", TURN), "5", "10"),
         ("8  instructions per message, as recorded", recorded_instructions(), "falling", "+ 5 %"),

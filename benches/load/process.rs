@@ -25,7 +25,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) kind: Kind,
-    /// Whether the sink opens a file for each write: there are not descriptors for all.
+    /// Whether the sink opens a file for each write: there are too few descriptors for all.
     pub(crate) by_name: bool,
     /// Where its folder is made.
     pub(crate) below: PathBuf,

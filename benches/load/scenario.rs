@@ -196,13 +196,12 @@ impl Scenario {
         run.check(&sent)
     }
 
-    /// Whether there are not descriptors for all connections with a file each.
+    /// Whether there are too few descriptors for all connections with a file each.
     fn lacks_descriptors(&self) -> bool {
         let connections = match self.load {
             Load::Paced { connections, .. } => connections as u64,
-            Load::Saturate { .. } | Load::Idle { .. } | Load::Open { .. } | Load::Churn { .. } => {
-                return false;
-            }
+            Load::Open { connections, .. } => connections.into(),
+            Load::Saturate { .. } | Load::Idle { .. } | Load::Churn { .. } => return false,
         };
         getrlimit(Resource::Nofile).current.is_some_and(|limit| 2 * connections + SPARE_DESCRIPTORS > limit)
     }

@@ -14,10 +14,9 @@ use crate::metrics::Tally;
 use crate::reactor::slots::SlotId;
 use crate::session::{Departure, Farewell, Record, State};
 
-/// The newest number of a session is acknowledged at least this often while there is anything new. Ours: "every few
-/// seconds" (client: its buffer must not fill); one that comes just too early for it waits once more as long. Each costs more
-/// than receiving the entry did, and a client that sends so little that this decides, not every hundredth entry, is far from
-/// the end of its buffer.
+/// An entry is acknowledged at most this long after it was appended, if no hundredth one is before that. Ours: "every few
+/// seconds" (client: its buffer must not fill). Each acknowledgement costs more than receiving the entry did, and a client that
+/// sends so little that this decides is far from the end of its buffer.
 const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(8);
 
 /// What was written of a session's lines.

@@ -123,3 +123,33 @@ fn what_comes_on_the_old_connection_of_a_joined_session_is_not_taken() {
     scene.text(&mut new, &entry("new", 11));
     assert_eq!(scene.tally.missing_entries, 0);
 }
+
+/// A client that sends little hears of it eight seconds after it was appended, of a hundredth entry at once.
+#[test]
+fn entries_are_acknowledged_by_time_and_by_the_hundred() {
+    let mut scene = Scene::new();
+    let mut feeder = scene.feeder(ClientType::Rtcstats);
+    feeder.info.session_id = SessionId::parse("s");
+    scene.collector.arrive(&mut feeder, false, &mut scene.tally, scene.now).unwrap();
+    let send = |scene: &mut Scene, feeder: &mut Feeder, number: u32| {
+        let line = format!(r#"[\"t\",null,null,1700000000000,{number}]"#);
+        scene.text(feeder, &format!(r#"{{"statsSessionId":"s","type":"stats-entry","data":"{line}"}}"#));
+    };
+    let heard_a_second_later = |scene: &mut Scene| {
+        scene.now.instant += Duration::from_secs(1);
+        scene.collector.tick(&mut scene.tally, scene.now);
+        let mut effects = Vec::new();
+        scene.collector.take_effects(&mut effects);
+        let number = |effect: &Effect| {
+            if let Effect::Acknowledge { number, .. } = effect { Some(*number) } else { None }
+        };
+        effects.iter().filter_map(number).collect::<Vec<u64>>()
+    };
+    send(&mut scene, &mut feeder, 1);
+    for second in 1..=8 {
+        assert_eq!(heard_a_second_later(&mut scene), [0; 0], "second {second}; appended in the first one");
+    }
+    assert_eq!(heard_a_second_later(&mut scene), [1]);
+    (2..=150).for_each(|number| send(&mut scene, &mut feeder, number));
+    assert_eq!(heard_a_second_later(&mut scene), [100]);
+}

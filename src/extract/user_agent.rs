@@ -19,7 +19,7 @@ use text::AgentText;
 
 /// What a React Native user agent begins with.
 const REACT_NATIVE: &str = "react-native";
-/// User agents that are remembered: what a deployment sees in weeks.
+/// User agents that are remembered, by each worker: less than 2 MB with the longest.
 const KNOWN_MAX: usize = 256;
 /// Longer ones are not remembered; those of browsers have 100 to 200 bytes.
 const KNOWN_BYTES_MAX: usize = 512;

@@ -18,8 +18,8 @@
 //! replaced (before its commit); itself and its archive (until it is removed); or its archive. Should a file system keep less
 //! than it has promised, and the `.gz` be there without its document, that is published again, synced first.
 //!
-//! A job that fails or panics here leaves the batch; the others go on. What fails for several is a failure of each of them:
-//! nobody knows what was written, so all is written anew.
+//! A job that fails or panics in a step of its own leaves the batch; the others go on. What fails for several is a failure of
+//! each of them, and so is a panic there: nobody knows what was written, so all is written anew.
 //! Rules: our contract, sections 3 and 6.
 
 use std::error::Error;

@@ -616,6 +616,39 @@ fn batch_of(
 
 const BATCH: &[&str] = &["s0", "s1", "s2", "s3"];
 
+/// Rows of a batch are appended together. When one table cannot be written, others may have been: what is tried again finds
+/// them.
+#[test]
+fn a_batch_of_which_one_table_cannot_be_written_has_its_rows_once_in_the_end() {
+    let records = |site: &Site| site.path("archive").join(DAY).join("records");
+    let site_of_one_worker = || Site { threads: 1, ..site() };
+    let site = site_of_one_worker();
+    let running = batch_of(&site, BATCH, |_, _| Ok(()));
+    BATCH.iter().for_each(|_| assert!(running.is_stored()));
+    let (expected, tables) = ((site.archived(), site.rows()), names(&records(&site)));
+    assert!(tables.len() > 1, "{tables:?}");
+    for table in tables {
+        let site = site_of_one_worker();
+        let in_the_way = records(&site).join(&table);
+        std::fs::create_dir_all(&in_the_way).unwrap();
+        let running = batch_of(&site, BATCH, |_, _| Ok(()));
+        let jobs: Vec<Job> = BATCH
+            .iter()
+            .map(|_| {
+                let outcome = running.outcome();
+                let JobOutcome::Failed { job, step, .. } = outcome else { panic!("{table}: {outcome:?}") };
+                assert_eq!(step, Step::Records);
+                job
+            })
+            .collect();
+        std::fs::remove_dir(&in_the_way).unwrap();
+        jobs.into_iter().for_each(|job| running.submit(job));
+        BATCH.iter().for_each(|_| assert!(running.is_stored()));
+        assert_eq!(running.shutdown(), NOTHING_LEFT);
+        assert_eq!((site.archived(), site.rows()), expected, "{table}");
+    }
+}
+
 /// The process ends at every point of every job of a batch; the next one finishes them: each once, with its rows.
 #[test]
 fn a_crash_anywhere_in_a_batch_loses_nothing_and_stores_nothing_twice() {

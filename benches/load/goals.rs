@@ -32,8 +32,8 @@ pub(crate) fn print(results: &Results) {
         ("6a opening at 1,000/s, tmpfs / raw sink", ratio(results, "open", PER_OPENING), "1.1", "1.3"),
         ("6b us per session of 10 messages, tmpfs", ours(results, "churn", SESSION_ARCHIVED), "200", "300"),
         ("6c the same, disk", ours(results, "churn-disk", SESSION_ARCHIVED), "-", "-"),
-        ("7a 5,000/s: 19,500 connections / 500", many_to_few(results), "1.1", "1.3"),
-        ("7a for the sink, by name where files lack", sinks_many_to_few(results), "-", "-"),
+        ("7a 5,000/s: 19,500 connections / 500", many_to_few(results, ours), "1.1", "1.3"),
+        ("7a for the sink, by name where files lack", many_to_few(results, sinks), "-", "-"),
         ("7b ms, 99.9 % of turns, 19,500 connections", ours(results, "many-calm", TURN), "5", "10"),
         ("7c the same, 500 connections", ours(results, "few-busy", TURN), "5", "10"),
         ("8  instructions per message, as recorded", recorded_instructions(), "falling", "+ 5 %"),
@@ -52,7 +52,20 @@ pub(crate) fn print(results: &Results) {
 }
 
 fn ours(results: &Results, scenario: &str, what: &str) -> Option<f64> {
-    let values: Vec<f64> = results.get(scenario)?.iter().filter_map(|(ours, _)| ours.value(what)).collect();
+    median_of(results, scenario, |(ours, _)| ours.value(what))
+}
+
+fn sinks(results: &Results, scenario: &str, what: &str) -> Option<f64> {
+    median_of(results, scenario, |(_, sink)| sink.as_ref()?.value(what))
+}
+
+/// Median of what `value` says of the pairs that have it.
+fn median_of(
+    results: &Results,
+    scenario: &str,
+    value: impl Fn(&(Figures, Option<Figures>)) -> Option<f64>,
+) -> Option<f64> {
+    let values: Vec<f64> = results.get(scenario)?.iter().filter_map(value).collect();
     (!values.is_empty()).then(|| median(&values))
 }
 
@@ -64,10 +77,7 @@ fn recorded_instructions() -> Option<f64> {
 
 /// Median of the ratios of the pairs.
 fn ratio(results: &Results, scenario: &str, what: &str) -> Option<f64> {
-    let pairs = results.get(scenario)?.iter();
-    let ratios: Vec<f64> =
-        pairs.filter_map(|(ours, sink)| Some(ours.value(what)? / sink.as_ref()?.value(what)?)).collect();
-    (!ratios.is_empty()).then(|| median(&ratios))
+    median_of(results, scenario, |(ours, sink)| Some(ours.value(what)? / sink.as_ref()?.value(what)?))
 }
 
 fn reference(results: &Results, scenario: &str) -> Option<f64> {
@@ -78,16 +88,7 @@ fn mib_left(results: &Results) -> Option<f64> {
     Some(ours(results, "many-calm", MEMORY_LEFT)? / 1024.0)
 }
 
-fn sinks(results: &Results, scenario: &str, what: &str) -> Option<f64> {
-    let sinks = results.get(scenario)?.iter().filter_map(|(_, sink)| sink.as_ref());
-    let values: Vec<f64> = sinks.filter_map(|sink| sink.value(what)).collect();
-    (!values.is_empty()).then(|| median(&values))
-}
-
-fn sinks_many_to_few(results: &Results) -> Option<f64> {
-    Some(sinks(results, "many-calm", PER_MESSAGE)? / sinks(results, "few-busy", PER_MESSAGE)?)
-}
-
-fn many_to_few(results: &Results) -> Option<f64> {
-    Some(ours(results, "many-calm", PER_MESSAGE)? / ours(results, "few-busy", PER_MESSAGE)?)
+/// `one`: [`ours`] or [`sinks`].
+fn many_to_few(results: &Results, one: fn(&Results, &str, &str) -> Option<f64>) -> Option<f64> {
+    Some(one(results, "many-calm", PER_MESSAGE)? / one(results, "few-busy", PER_MESSAGE)?)
 }

@@ -102,6 +102,7 @@ fn unescape_block(window: &Window, length: usize, escapes: &mut Escapes, out: &m
 /// Copies `count` bytes of the block, and more behind them, which the next copy overwrites.
 #[inline]
 fn copy(window: &Window, from: usize, out: &mut Window, to: usize, count: usize) {
+    const { assert!(BLOCK_BYTES <= 2 * STRIDE, "two copies are enough") };
     copy_stride(window, from, out, to);
     if count > STRIDE {
         copy_stride(window, from + STRIDE, out, to + STRIDE);
